@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package blkif
+
+import (
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/kemari-ft/kemari/backend/gate"
+	"github.com/kemari-ft/kemari/xen/abi"
+)
+
+// pause is how long something must not happen before it counts as not
+// happening.
+const pause = 20 * time.Millisecond
+
+// sync is what the toolstack does for a device while the guest is paused.
+func (b *bench) sync() []gate.Indices {
+	b.Freeze()
+	defer b.Thaw()
+	return b.Capture(nil)
+}
+
+func (b *bench) gate() {
+	b.Freeze()
+	defer b.Thaw()
+	b.Gate()
+}
+
+// I1: a write waits for the commit of the sync that holds it, and asks for one;
+// a read does not.
+func TestI1WriteWaitsForCommit(t *testing.T) {
+	b := connected(t, 2, 1)
+	b.gate()
+	b.h.page(1)
+	for n, d := range b.drivers {
+		if s := d.do(rw(abi.BlkifOpRead, 0, seg(1, 0, 0))); s != okay {
+			t.Fatalf("read on queue %d: status %d", n, s)
+		}
+		d.put(rw(abi.BlkifOpWrite, uint64(n), seg(1, 0, 0)), rw(abi.BlkifOpRead, 0, seg(1, 0, 0)))
+		recv(t, b.syncs, "demand for a sync")
+	}
+	at := b.sync()
+	time.Sleep(pause)
+	if n := b.store.written(); n != 0 {
+		t.Fatalf("%d writes reached the disk before the commit", n)
+	}
+	if err := b.Commit(at); err != nil {
+		t.Fatal(err)
+	}
+	for n, d := range b.drivers {
+		if s := d.wait(2); s[0] != okay || s[1] != okay {
+			t.Errorf("queue %d: statuses %v", n, s)
+		}
+	}
+	if n := b.store.written(); n != 2 {
+		t.Errorf("%d writes reached the disk", n)
+	}
+	b.drivers[0].put(rw(abi.BlkifOpWrite, 5, seg(1, 0, 0)))
+	b.Ungate()
+	b.drivers[0].wait(1)
+}
+
+// I15: a write is answered when it is stored, not before.
+func TestI15WriteIsAnsweredWhenStored(t *testing.T) {
+	b := connected(t, 1, 1)
+	b.hold(t)
+	b.h.page(1)
+	d := b.drivers[0]
+	d.put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)))
+	recv(t, b.store.arrived, "write")
+	time.Sleep(pause)
+	if s := d.responses(); len(s) != 0 {
+		t.Fatalf("answered with status %d before it is stored", s[0])
+	}
+	b.store.proceed <- struct{}{}
+	d.wait(1)
+}
+
+func TestHasOutputOfAllQueues(t *testing.T) {
+	b := connected(t, 2, 1)
+	b.gate()
+	b.h.page(1)
+	output := func() bool {
+		b.Freeze()
+		defer b.Thaw()
+		return b.HasOutput()
+	}
+	if output() {
+		t.Error("output before anything was asked for")
+	}
+	b.drivers[1].put(rw(abi.BlkifOpFlushDiskcache, 0))
+	if !output() {
+		t.Error("a flush on the second queue is no output")
+	}
+	if err := b.Commit(b.sync()); err != nil {
+		t.Fatal(err)
+	}
+	b.drivers[1].wait(1)
+	if output() {
+		t.Error("output that is committed")
+	}
+}
+
+// I3: Freeze waits for a grant copy in progress, and until Thaw no byte of the
+// guest's memory changes, whatever the disk completes.
+func TestI3FrozenDeviceLeavesGuestMemoryAlone(t *testing.T) {
+	b := connected(t, 1, 1)
+	b.holdCopies(t)
+	b.hold(t)
+	d := b.drivers[0]
+	fill(b.store.data, "data of the disk")
+	for ref := range abi.GrantRef(3) {
+		b.h.page(ref)
+	}
+	for ref := range abi.GrantRef(3) {
+		d.put(rw(abi.BlkifOpRead, uint64(ref)*8, seg(ref, 0, 7)))
+	}
+	for range 3 {
+		recv(t, b.store.arrived, "access to the disk")
+	}
+	// One read is being copied to the guest when the freeze begins.
+	b.store.proceed <- struct{}{}
+	recv(t, b.h.copying, "grant copy")
+	frozen := make(chan struct{})
+	go func() {
+		b.Freeze()
+		close(frozen)
+	}()
+	select {
+	case <-frozen:
+		t.Fatal("frozen in the middle of a grant copy")
+	case <-time.After(pause):
+	}
+	b.h.proceed <- struct{}{}
+	recv(t, frozen, "freeze")
+	before := b.h.memory()
+	b.store.proceed <- struct{}{}
+	b.store.proceed <- struct{}{}
+	b.h.proceed <- struct{}{}
+	b.h.proceed <- struct{}{}
+	time.Sleep(pause)
+	if !maps.Equal(before, b.h.memory()) {
+		t.Fatal("the guest's memory changed while frozen")
+	}
+	b.Thaw()
+	for _, s := range d.wait(3) {
+		if s != okay {
+			t.Errorf("status %d", s)
+		}
+	}
+}
+
+// I5: after a sync the front end's next push is an event, and so is it after
+// one that ends without a capture.
+func TestI5PushAfterSyncIsAnEvent(t *testing.T) {
+	b := connected(t, 1, 1)
+	b.gate()
+	b.h.page(1)
+	d := b.drivers[0]
+	for k, end := range []func(){b.Rearm, func() { b.Capture(nil) }} {
+		for range 3 {
+			d.do(rw(abi.BlkifOpRead, 0, seg(1, 0, 0)))
+		}
+		// The back end is parked behind a write it may not take.
+		d.put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)))
+		recv(t, b.syncs, "demand for a sync")
+		b.Freeze()
+		end()
+		b.Thaw()
+		time.Sleep(pause)
+		events := 0
+		d.event = func() { events++ }
+		d.put(rw(abi.BlkifOpWrite, 1, seg(1, 0, 0)))
+		if events != 1 {
+			t.Errorf("case %d: %d events for the first push after the sync", k, events)
+		}
+		b.wire()
+		if err := b.Commit(b.sync()); err != nil {
+			t.Fatal(err)
+		}
+		d.wait(2)
+	}
+}
+
+func TestConnectDuringProtectionIsGated(t *testing.T) {
+	b := connected(t, 1, 1)
+	b.gate()
+	b.h.page(1)
+	old := b.sync()
+	if err := b.Disconnect(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Connect(b.channels()); err != nil {
+		t.Fatal(err)
+	}
+	b.wire()
+	b.drivers[0].put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)))
+	if err := b.Commit(old); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(pause)
+	if b.store.written() != 0 {
+		t.Fatal("an uncommitted write reached the disk after a reconnection")
+	}
+	if err := b.Commit(b.sync()); err != nil {
+		t.Fatal(err)
+	}
+	b.drivers[0].wait(1)
+}
+
+func TestSyncDoesNotAllocate(t *testing.T) {
+	b := connected(t, 2, 1)
+	b.gate()
+	at := make([]gate.Indices, 0, MaxQueues)
+	n := testing.AllocsPerRun(100, func() {
+		b.Freeze()
+		b.HasOutput()
+		b.Rearm()
+		at = b.Capture(at[:0])
+		b.Thaw()
+		if err := b.Commit(at); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations per sync, want 0", n)
+	}
+}

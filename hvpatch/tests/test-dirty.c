@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The list of dirtied pages. */
+#include "emul.h"
+#include "test.h"
+
+#define MAX  512
+#define MARK 100
+
+static struct xen_kemari_shared *protect(unsigned int max, unsigned int mark)
+{
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, max, mark), 0);
+    return guest.kemari->shared;
+}
+
+/* As the toolstack sees it. */
+static const uint64_t *list(const struct xen_kemari_sync *s)
+{
+    const struct xen_kemari_shared *shared = guest.kemari->shared;
+
+    CHECK(s->dirty_half < 2);
+    CHECK(s->dirty_nr <= shared->dirty_max);
+    return (const void *)shared + shared->dirty_off[s->dirty_half];
+}
+
+static bool listed(const struct xen_kemari_sync *s, uint64_t entry)
+{
+    unsigned int i;
+
+    for ( i = 0; i < s->dirty_nr; i++ )
+        if ( list(s)[i] == entry )
+            return true;
+
+    return false;
+}
+
+static struct xen_kemari_sync close_epoch(void)
+{
+    struct xen_kemari_sync s;
+
+    CHECK_EQ(op_sync(HARVEST, &s, NULL), 0);
+    CHECK(!memcmp(&s, &guest.kemari->shared->sync, sizeof(s)));
+    return s;
+}
+
+static void run(uint64_t epoch)
+{
+    CHECK_EQ(op_release(OUT | UNPAUSE, epoch), 0);
+}
+
+static void append_and_rearm(void)
+{
+    struct xen_kemari_sync s;
+
+    protect(MAX, MARK);
+    CHECK(guest.log_dirty);
+
+    emul_write(10);
+    emul_write(20);
+    emul_write(10);
+    s = close_epoch();
+    CHECK_EQ(s.epoch, 1);
+    CHECK_EQ(s.flags, 0);
+    CHECK_EQ(s.dirty_half, 0);
+    CHECK_EQ(s.dirty_nr, 2);
+    CHECK_EQ(list(&s)[0], 10);
+    CHECK_EQ(list(&s)[1], 20);
+    CHECK(!guest.writable[10] && !guest.writable[20]);
+    CHECK(!guest.dirty[10] && !guest.dirty[20]);
+    CHECK_EQ(guest.flushed, guest.max_vcpus);
+    CHECK_EQ(guest.pause_count, 1);
+    run(1);
+
+    /* The halves take turns, and a page is listed anew. */
+    emul_write(20);
+    emul_write(30);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_half, 1);
+    CHECK_EQ(s.dirty_nr, 2);
+    CHECK_EQ(list(&s)[0], 20);
+    CHECK_EQ(list(&s)[1], 30);
+    run(2);
+
+    s = close_epoch();
+    CHECK_EQ(s.dirty_half, 0);
+    CHECK_EQ(s.dirty_nr, 0);
+    run(3);
+}
+
+/* Only what is on the list is write protected again. */
+static void selective(void)
+{
+    protect(MAX, MARK);
+    guest.writable[77] = true;
+    emul_write(78);
+    close_epoch();
+    CHECK(guest.writable[77]);
+    CHECK(!guest.writable[78]);
+}
+
+static void trigger_at_mark(void)
+{
+    struct xen_kemari_shared *shared = protect(8, 3);
+    struct xen_kemari_sync s;
+
+    emul_write(1);
+    emul_write(2);
+    CHECK_EQ(guest.pause_count, 0);
+    emul_write(3);
+    CHECK_EQ(guest.pause_count, 1);
+    CHECK_EQ(guest.notified, 1);
+    CHECK_EQ(shared->trigger_reason, XEN_KEMARI_TRIGGER_MARK);
+
+    /* What other vCPUs add before they stop has a place, up to the end. */
+    emul_write(4);
+    emul_write(5);
+    emul_write(6);
+    emul_write(7);
+    emul_write(8);
+    CHECK_EQ(guest.pause_count, 1);
+    CHECK_EQ(guest.notified, 1);
+    s = close_epoch();
+    CHECK_EQ(s.flags, 0);
+    CHECK_EQ(s.dirty_nr, 8);
+    run(1);
+    CHECK_EQ(guest.pause_count, 0);
+}
+
+static void overflow(void)
+{
+    struct xen_kemari_sync s;
+    uint64_t *other;
+    unsigned int i;
+
+    /* A whole page each: an overrun would be into the other half. */
+    protect(512, 512);
+    other = guest.kemari->dirty[1];
+    other[0] = 0x5a5a;
+
+    for ( i = 0; i < 600; i++ )
+        emul_write(i);
+    CHECK_EQ(other[0], 0x5a5a);
+    CHECK_EQ(guest.pause_count, 1);
+
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 512);
+    CHECK_EQ(s.flags, XEN_KEMARI_LOST);
+    run(1);
+}
+
+/* The toolstack copies all of an epoch that is LOST; the next one is whole. */
+static void lost_is_of_one_epoch(void)
+{
+    struct xen_kemari_sync s;
+
+    protect(MAX, MARK);
+    paging_lock(&guest);
+    kemari_dirty_lost(&guest);
+    paging_unlock(&guest);
+    CHECK_EQ(guest.pause_count, 1);
+    CHECK_EQ(guest.notified, 1);
+
+    s = close_epoch();
+    CHECK_EQ(s.flags, XEN_KEMARI_LOST);
+    run(1);
+    CHECK_EQ(guest.pause_count, 0);
+
+    emul_write(3);
+    s = close_epoch();
+    CHECK_EQ(s.flags, 0);
+    CHECK_EQ(s.dirty_nr, 1);
+    run(2);
+}
+
+static void p2m_changed(void)
+{
+    struct xen_kemari_sync s;
+
+    protect(MAX, MARK);
+    kemari_p2m_changed(&guest, _gfn(40), 2);
+    /* Beyond what is mapped now: the entry has been removed. */
+    kemari_p2m_changed(&guest, _gfn(EMUL_GFNS + 5), 0);
+    emul_write(40);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 6);
+    CHECK(listed(&s, 40 | XEN_KEMARI_DIRTY_P2M));
+    CHECK(listed(&s, 41 | XEN_KEMARI_DIRTY_P2M));
+    CHECK(listed(&s, 42 | XEN_KEMARI_DIRTY_P2M));
+    CHECK(listed(&s, 43 | XEN_KEMARI_DIRTY_P2M));
+    CHECK(listed(&s, (EMUL_GFNS + 5) | XEN_KEMARI_DIRTY_P2M));
+    CHECK(listed(&s, 40));
+    CHECK(!guest.writable[40]);
+    run(1);
+
+    /* More at once than the list can hold. */
+    kemari_p2m_changed(&guest, _gfn(0), 11);
+    s = close_epoch();
+    CHECK_EQ(s.flags, XEN_KEMARI_LOST);
+}
+
+/* Writes that come while the guest is frozen belong to the next epoch. */
+static unsigned int foreign_gfn;
+static void foreign_write(struct domain *d)
+{
+    emul_write(foreign_gfn);
+}
+
+static void frozen_writes(void)
+{
+    struct xen_kemari_sync s;
+    unsigned int i;
+
+    protect(MAX, MARK);
+
+    /* What the hardware had cached is part of the epoch that is closed. */
+    foreign_gfn = 50;
+    emul_flush_hook = foreign_write;
+    s = close_epoch();
+    emul_flush_hook = NULL;
+    CHECK(listed(&s, 50));
+
+    for ( i = 100; i < 100 + MARK; i++ )
+        emul_write(i);
+    CHECK_EQ(guest.pause_count, 1);
+    run(1);
+    /* The list is full already: no running without a new epoch. */
+    CHECK_EQ(guest.pause_count, 1);
+    CHECK_EQ(guest.kemari->shared->trigger_reason, XEN_KEMARI_TRIGGER_MARK);
+
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, MARK);
+    run(2);
+    CHECK_EQ(guest.pause_count, 0);
+}
+
+static void preempted(void)
+{
+    struct xen_domctl_kemari_op o = {
+        .op = XEN_KEMARI_OP_sync, .flags = HARVEST,
+    };
+    struct xen_kemari_sync s;
+    unsigned int i;
+
+    protect(2048, 2000);
+    for ( i = 0; i < 1500; i++ )
+        emul_write(i);
+
+    emul_preempt = 2;
+    CHECK_EQ(kemari_domctl(&guest, &o), -ERESTART);
+    CHECK_EQ(guest.pause_count, 1);
+    CHECK_EQ(op_status().state & XEN_KEMARI_HARVESTED, 0);
+    CHECK_EQ(op_release(OUT | UNPAUSE, 0), -EINVAL);
+
+    /* One page is armed again already, the other not yet: both are kept. */
+    CHECK(!guest.writable[1]);
+    CHECK(guest.writable[1499]);
+    emul_write(1);
+    foreign_gfn = 1;
+
+    CHECK_EQ(kemari_domctl(&guest, &o), 0);
+    s = o.u.sync;
+    CHECK_EQ(s.epoch, 1);
+    CHECK_EQ(s.dirty_nr, 1500);
+    CHECK(listed(&s, 1499));
+    for ( i = 0; i < 1500; i++ )
+        CHECK(i == 1 || !guest.writable[i]);
+    run(1);
+
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 1);
+    CHECK(listed(&s, 1));
+}
+
+/*
+ * dom0 can write to the buffer.  Whatever stands there, Xen neither goes out
+ * of bounds nor loses a page.
+ */
+static void hostile_buffer(void)
+{
+    uint64_t seed = 1;
+    unsigned int round, i;
+
+    protect(MAX, MARK);
+
+    for ( round = 1; round <= 200; round++ )
+    {
+        uint64_t *p = (void *)guest.kemari->shared;
+        struct xen_domctl_kemari_op o = {
+            .op = XEN_KEMARI_OP_sync, .flags = HARVEST,
+        };
+
+        for ( i = 0; i < 20; i++ )
+            emul_write(rnd(&seed) % EMUL_GFNS);
+        for ( i = 0; i < guest.kemari->nr_frames * PAGE_SIZE / 8; i++ )
+            p[i] = rnd(&seed) >> (rnd(&seed) % 64);
+
+        CHECK_EQ(kemari_domctl(&guest, &o), 0);
+        CHECK_EQ(o.u.sync.epoch, round);
+        CHECK_EQ(o.u.sync.flags, 0);
+        CHECK(o.u.sync.dirty_nr <= 20);
+        CHECK(o.u.sync.dirty_half < 2);
+        run(round);
+        CHECK_EQ(guest.pause_count, 0);
+    }
+}
+
+/* Each page written since its last harvest is on the list, in any order. */
+static void model(void)
+{
+    static bool written[EMUL_GFNS];
+    uint64_t seed = 42;
+    unsigned int round, i, n;
+
+    protect(MAX, MARK);
+
+    for ( round = 1; round <= 2000; round++ )
+    {
+        struct xen_kemari_sync s;
+
+        memset(written, 0, sizeof(written));
+        n = rnd(&seed) % (MARK + 50);
+        for ( i = 0; i < n; i++ )
+        {
+            unsigned int gfn = rnd(&seed) % 300;
+
+            emul_write(gfn);
+            written[gfn] = true;
+        }
+
+        s = close_epoch();
+        CHECK_EQ(s.epoch, round);
+        CHECK_EQ(s.flags, 0);
+        for ( i = 0, n = 0; i < EMUL_GFNS; i++ )
+            n += written[i];
+        CHECK_EQ(s.dirty_nr, n);
+        for ( i = 0; i < s.dirty_nr; i++ )
+            CHECK(written[list(&s)[i]]);
+        run(round);
+        CHECK_EQ(guest.pause_count, 0);
+    }
+}
+
+static void not_protected(void)
+{
+    /* The hooks of a domain that never was, and of one that no longer is. */
+    paging_log_dirty_enable(&guest);
+    emul_write(1);
+    kemari_p2m_changed(&guest, _gfn(1), 0);
+    paging_lock(&guest);
+    kemari_dirty_lost(&guest);
+    paging_unlock(&guest);
+    CHECK(!kemari_owns_log_dirty(&guest));
+    guest.log_dirty = false;
+
+    protect(MAX, MARK);
+    CHECK(kemari_owns_log_dirty(&guest));
+    CHECK_EQ(op(XEN_KEMARI_OP_disable, 0), 0);
+    CHECK(!kemari_owns_log_dirty(&guest));
+
+    paging_log_dirty_enable(&guest);
+    emul_write(1);
+    kemari_p2m_changed(&guest, _gfn(1), 0);
+    paging_lock(&guest);
+    kemari_dirty_lost(&guest);
+    paging_unlock(&guest);
+    CHECK_EQ(guest.pause_count, 0);
+}
+
+int main(void)
+{
+    RUN(append_and_rearm);
+    RUN(selective);
+    RUN(trigger_at_mark);
+    RUN(overflow);
+    RUN(lost_is_of_one_epoch);
+    RUN(p2m_changed);
+    RUN(frozen_writes);
+    RUN(preempted);
+    RUN(hostile_buffer);
+    RUN(model);
+    RUN(not_protected);
+
+    return 0;
+}
+
+/*
+ * Local variables:
+ * mode: C
+ * c-file-style: "BSD"
+ * c-basic-offset: 4
+ * indent-tabs-mode: nil
+ * End:
+ */

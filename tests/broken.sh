@@ -1,0 +1,43 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# Breaks one invariant at a time (build tags broken_i7, broken_i8, ...) and
+# expects the named test to notice.  A test that passes here proves nothing.
+#
+#   tests/broken.sh [INVARIANT...]      for example: tests/broken.sh i8 i12
+set -u
+cd "$(dirname "$0")/.." || exit 2
+
+# invariant, package, test
+list='
+i7  ./toolstack/stream   TestI7OnlyWholeEpochs
+i8  ./toolstack/lease    TestI8Proof
+i8  ./toolstack/replica  TestModel
+i12 ./toolstack/lease    TestI12Choice
+i12 ./toolstack/replica  TestModel
+i13 ./toolstack/lease    TestI13Proof
+i13 ./toolstack/replica  TestModel
+'
+out=$(mktemp) || exit 2
+trap 'rm -f "$out"' EXIT
+bad=0
+while read -r inv pkg test; do
+    [ -n "$inv" ] || continue
+    case " ${*:-$inv} " in *" $inv "*) ;; *) continue ;; esac
+    # A broken build must not be taken for a test that noticed.
+    if ! go vet -tags "broken_$inv" "$pkg" >"$out" 2>&1; then
+        echo "$inv: $pkg does not build with broken_$inv:"; cat "$out"; bad=1
+        continue
+    fi
+    if go test -count=1 -tags "broken_$inv" -run "^$test\$" "$pkg" \
+        -rapid.checks=2000 -rapid.nofailfile -rapid.shrinktime=2s >"$out" 2>&1; then
+        echo "$inv: broken, and $pkg $test still passes"; bad=1
+    elif grep -q -- "--- FAIL: $test" "$out"; then
+        echo "$inv: broken, $pkg $test noticed"
+    else
+        echo "$inv: $pkg $test did not run:"; cat "$out"; bad=1
+    fi
+done <<EOF
+$list
+EOF
+exit $bad

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package primary synchronises a running guest to its secondary.
+package primary
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/kemari-ft/kemari/toolstack/guestmem"
+	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
+	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/xen/abi"
+	"github.com/kemari-ft/kemari/xen/domctl"
+	"github.com/kemari-ft/kemari/xen/foreignmem"
+	"github.com/kemari-ft/kemari/xen/kemariop"
+)
+
+// ErrLost: Xen could not note every page that the guest dirtied. Protection
+// has to begin anew, with a full copy.
+var ErrLost = errors.New("the list of dirtied pages is incomplete")
+
+// Capture reads what a guest is, while it is frozen. Its methods must not be
+// called concurrently.
+type Capture struct {
+	dom    abi.DomID
+	op     *kemariop.Client
+	fm     *foreignmem.Handle
+	shared *kemariop.Shared
+	mem    *guestmem.Memory
+
+	grants     *foreignmem.Mapping // nil until the guest has some
+	fixed      []stream.AlwaysPage // store, console and rings: Kind, Index, GFN
+	sent       map[abi.GFN][]byte  // always-sent pages as the secondary knows them
+	sentKind   map[abi.GFN]stream.AlwaysKind
+	always     []stream.AlwaysPage // reused
+	alwaysGFNs map[abi.GFN]bool    // reused
+	pages      []abi.GFN           // reused
+}
+
+// NewCapture enables Kemari for a domain in the primary's role and maps all
+// that it needs. From then on the domain stops at its first output.
+func NewCapture(op *kemariop.Client, fm *foreignmem.Handle, ctl *domctl.Client, params kemariop.EnableParams) (*Capture, kemariop.Status, error) {
+	dom := op.Domain()
+	c := &Capture{
+		dom: dom, op: op, fm: fm,
+		sent: map[abi.GFN][]byte{}, sentKind: map[abi.GFN]stream.AlwaysKind{}, alwaysGFNs: map[abi.GFN]bool{},
+	}
+	for index, kind := range map[uint32]stream.AlwaysKind{
+		xlstream.ParamStorePFN: stream.AlwaysStore, xlstream.ParamConsolePFN: stream.AlwaysConsole,
+	} {
+		gfn, err := ctl.GetHVMParam(dom, index)
+		if err != nil {
+			return nil, kemariop.Status{}, err
+		}
+		if gfn != 0 {
+			c.fixed = append(c.fixed, stream.AlwaysPage{Kind: kind, GFN: abi.GFN(gfn)})
+		}
+	}
+	status, err := op.Enable(params)
+	if err != nil {
+		return nil, status, err
+	}
+	// Mapped after log-dirty mode is on, so that no change of the p2m is
+	// missed.
+	if c.shared, err = op.MapShared(fm, status.NrFrames); err == nil {
+		c.mem, err = guestmem.Map(fm, ctl, dom, false)
+	}
+	if err != nil {
+		return nil, status, errors.Join(err, c.Close(), op.Disable())
+	}
+	return c, status, nil
+}
+
+// Memory is the guest's memory.
+func (c *Capture) Memory() *guestmem.Memory { return c.mem }
+
+// Shared is the buffer that Xen fills.
+func (c *Capture) Shared() *kemariop.Shared { return c.shared }
+
+// Close unmaps everything. It does not change the domain.
+func (c *Capture) Close() error {
+	var errs []error
+	if c.grants != nil {
+		errs = append(errs, c.grants.Close())
+	}
+	if c.mem != nil {
+		errs = append(errs, c.mem.Close())
+	}
+	if c.shared != nil {
+		errs = append(errs, c.shared.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Epoch writes what one harvest found: with full all of memory, otherwise what
+// changed. The guest is frozen from the harvest until Epoch has returned.
+func (c *Capture) Epoch(w *stream.Writer, generation, number uint64, r kemariop.SyncResult, full bool, rings []stream.Ring, nodes []byte) (stream.Sent, error) {
+	var none stream.Sent
+	if r.Flags&kemariop.SyncLost != 0 && !full {
+		return none, fmt.Errorf("%s: epoch %d: %w", c.dom, number, ErrLost)
+	}
+	if err := c.changes(r); err != nil {
+		return none, err
+	}
+	if err := c.readAlways(r, full); err != nil {
+		return none, err
+	}
+	if err := w.Begin(generation, number, full); err != nil {
+		return none, err
+	}
+	if err := c.writePages(w, full); err != nil {
+		return none, err
+	}
+	if err := w.Always(c.always); err != nil {
+		return none, err
+	}
+	state, err := c.shared.State(r.StateLen)
+	if err != nil {
+		return none, err
+	}
+	if err := w.State(state); err != nil {
+		return none, err
+	}
+	if err := w.Rings(rings); err != nil {
+		return none, err
+	}
+	if full || nodes != nil {
+		if err := w.Xenstore(nodes); err != nil {
+			return none, err
+		}
+	}
+	return w.End()
+}
+
+// changes reads the dirty list into c.pages, and maps again what is another
+// page now.
+func (c *Capture) changes(r kemariop.SyncResult) error {
+	dirty, err := c.shared.Dirty(r.DirtyHalf, r.DirtyNr)
+	if err != nil {
+		return err
+	}
+	c.pages = c.pages[:0]
+	for _, entry := range dirty {
+		gfn, p2m := kemariop.DirtyGFN(entry)
+		if p2m {
+			if err := c.mem.Changed(gfn); err != nil {
+				return err
+			}
+		}
+		c.pages = append(c.pages, gfn)
+	}
+	slices.Sort(c.pages)
+	c.pages = slices.Compact(c.pages)
+	return nil
+}
+
+func (c *Capture) writePages(w *stream.Writer, full bool) error {
+	if full {
+		for gfn, page := range c.mem.All() {
+			if c.alwaysGFNs[gfn] {
+				continue
+			}
+			if err := w.Page(gfn, page); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, gfn := range c.pages {
+		if c.alwaysGFNs[gfn] {
+			continue
+		}
+		var err error
+		if page := c.mem.Page(gfn); page != nil {
+			err = w.Page(gfn, page)
+		} else {
+			err = w.Hole(gfn)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readAlways copies the pages that Xen and dom0 write without logging, those
+// that changed with their contents.
+func (c *Capture) readAlways(r kemariop.SyncResult, full bool) error {
+	entries, err := c.shared.Always(r.AlwaysNr)
+	if err != nil {
+		return err
+	}
+	c.always = c.always[:0]
+	clear(c.alwaysGFNs)
+	for _, p := range c.fixed {
+		if err := c.addAlways(p.Kind, p.Index, p.GFN, c.mem.Page(p.GFN), full); err != nil {
+			return err
+		}
+	}
+	for _, entry := range entries {
+		kind, index, gfn := kemariop.AlwaysEntry(entry)
+		if gfn > stream.MaxGFN {
+			continue // a grant frame that the guest has not mapped
+		}
+		page := c.mem.Page(gfn)
+		if stream.AlwaysKind(kind) == stream.AlwaysGrant {
+			if page, err = c.grantFrame(int(index)); err != nil {
+				return err
+			}
+		}
+		if err := c.addAlways(stream.AlwaysKind(kind), uint32(index), gfn, page, full); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(c.always, func(a, b stream.AlwaysPage) int { return int(int64(a.GFN) - int64(b.GFN)) })
+	// What is no such page any more never was among the others.
+	for gfn := range c.sent {
+		if !c.alwaysGFNs[gfn] {
+			delete(c.sent, gfn)
+			c.pages = append(c.pages, gfn)
+		}
+	}
+	return nil
+}
+
+func (c *Capture) addAlways(kind stream.AlwaysKind, index uint32, gfn abi.GFN, page []byte, full bool) error {
+	if c.alwaysGFNs[gfn] {
+		return nil // several vCPUs' areas in one page
+	}
+	if page == nil {
+		return fmt.Errorf("%s: gfn %#x is in use by Xen, but there is no page", c.dom, gfn)
+	}
+	c.alwaysGFNs[gfn] = true
+	p := stream.AlwaysPage{Kind: kind, Index: index, GFN: gfn}
+	known := c.sent[gfn]
+	if known == nil {
+		known = make([]byte, abi.PageSize)
+		c.sent[gfn] = known
+	} else if !full && c.sentKind[gfn] == kind && bytes.Equal(known, page) {
+		c.always = append(c.always, p)
+		return nil
+	}
+	copy(known, page)
+	c.sentKind[gfn] = kind
+	p.Data = known
+	c.always = append(c.always, p)
+	return nil
+}
+
+func (c *Capture) grantFrame(i int) ([]byte, error) {
+	if c.grants == nil || i >= c.grants.Len() {
+		m, err := c.fm.MapResource(c.dom, abi.ResourceGrantTable, abi.ResourceGrantTableIDShared, 0, uint64(i)+1, false)
+		if err != nil {
+			return nil, err
+		}
+		if c.grants != nil {
+			if err := c.grants.Close(); err != nil {
+				return nil, err
+			}
+		}
+		c.grants = m
+	}
+	return c.grants.Page(i), nil
+}

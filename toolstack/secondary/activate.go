@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package secondary keeps a guest's shell and turns it into the guest.
+package secondary
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/kemari-ft/kemari/toolstack/guestmem"
+	"github.com/kemari-ft/kemari/toolstack/shell"
+	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
+	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/xen/abi"
+	"github.com/kemari-ft/kemari/xen/domctl"
+	"github.com/kemari-ft/kemari/xen/foreignmem"
+	"github.com/kemari-ft/kemari/xen/hvmctx"
+	"github.com/kemari-ft/kemari/xen/kemariop"
+)
+
+// tscTolerancePPM is by how much the TSC rates of two hosts may differ to count
+// as equal. Calibration alone makes several kHz; NTP corrects far more.
+const tscTolerancePPM = 250
+
+// Shell is the live shell of a guest: a paused domain whose events are parked.
+// Its methods must not be called concurrently.
+type Shell struct {
+	dom abi.DomID
+	op  *kemariop.Client
+	fm  *foreignmem.Handle
+	ctl *domctl.Client
+	mem *guestmem.Memory
+}
+
+// OpenShell takes a freshly made shell: parks its events, pauses it once more,
+// so that xl unpause does not run it, and maps its memory.
+func OpenShell(op *kemariop.Client, fm *foreignmem.Handle, ctl *domctl.Client) (*Shell, error) {
+	if _, err := op.Enable(kemariop.EnableParams{Role: kemariop.RoleSecondary}); err != nil {
+		return nil, err
+	}
+	mem, err := guestmem.Map(fm, ctl, op.Domain(), true)
+	if err != nil {
+		return nil, err
+	}
+	return &Shell{dom: op.Domain(), op: op, fm: fm, ctl: ctl, mem: mem}, nil
+}
+
+// Memory is the shell's memory.
+func (s *Shell) Memory() *guestmem.Memory { return s.mem }
+
+// Close unmaps the shell's memory.
+func (s *Shell) Close() error { return s.mem.Close() }
+
+// Write puts a page into the shell, making room for it if there is none.
+func (s *Shell) Write(gfn abi.GFN, data []byte) error {
+	page := s.mem.Page(gfn)
+	if page == nil {
+		if err := s.ctl.PopulatePhysmap(s.dom, []abi.GFN{gfn}); err != nil {
+			return err
+		}
+		if err := s.mem.Changed(gfn); err != nil {
+			return err
+		}
+		if page = s.mem.Page(gfn); page == nil {
+			return fmt.Errorf("%s: no page at gfn %#x although it was populated", s.dom, gfn)
+		}
+	}
+	copy(page, data)
+	return nil
+}
+
+// Zero makes a page of zeros.
+func (s *Shell) Zero(gfn abi.GFN) error { return s.Write(gfn, zeros[:]) }
+
+var zeros [abi.PageSize]byte
+
+// Hole takes a page away.
+func (s *Shell) Hole(gfn abi.GFN) error {
+	if s.mem.Page(gfn) == nil {
+		return nil
+	}
+	if err := s.ctl.DecreaseReservation(s.dom, []abi.GFN{gfn}); err != nil {
+		return err
+	}
+	return s.mem.Changed(gfn)
+}
+
+// ApplyBatch applies a part of a full epoch.
+func (s *Shell) ApplyBatch(b *stream.Batch) error {
+	for i, gfn := range b.GFNs {
+		if err := s.Write(gfn, b.Data[i*abi.PageSize:(i+1)*abi.PageSize]); err != nil {
+			return err
+		}
+	}
+	return s.applyLists(b.Zeros, b.Holes)
+}
+
+// ApplyEpoch applies the memory of an epoch that has arrived whole. The
+// always-sent pages are not part of it: the shell's xenstored and xenconsoled
+// would act on them, and Xen refuses to create ports that look busy.
+func (s *Shell) ApplyEpoch(e *stream.Epoch) error {
+	for i := range e.Pages() {
+		gfn, data := e.Page(i)
+		if err := s.Write(gfn, data); err != nil {
+			return err
+		}
+	}
+	return s.applyLists(e.Zeros, e.Holes)
+}
+
+func (s *Shell) applyLists(zeros, holes []abi.GFN) error {
+	for _, gfn := range zeros {
+		if err := s.Zero(gfn); err != nil {
+			return err
+		}
+	}
+	for _, gfn := range holes {
+		if err := s.Hole(gfn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Restore sets the state of the last epoch: everything but letting the guest
+// run. After an error the shell is of no use any more.
+func (s *Shell) Restore(d *shell.Description, always []stream.AlwaysPage, records []byte) error {
+	state, err := kemariop.DecodeState(records)
+	if err != nil {
+		return err
+	}
+	context, err := s.localTSC(state.HVM)
+	if err != nil {
+		return err
+	}
+	if err := s.placeXenPages(always); err != nil {
+		return err
+	}
+	if err := s.ctl.SetHVMContext(s.dom, context); err != nil {
+		return err
+	}
+	state.HVM = nil
+	if err := s.op.SetState(state.Encode()); err != nil {
+		return err
+	}
+	if err := s.ctl.SetHVMParam(s.dom, xlstream.ParamCallbackIRQ, d.CallbackIRQ); err != nil {
+		return err
+	}
+	return s.writeAlways(always)
+}
+
+// Resume lets the guest run, unless the toolstack's own pause still holds it.
+func (s *Shell) Resume() error { return s.op.Resume() }
+
+// localTSC replaces the TSC rate of a HVM context by this host's, if it is
+// near enough: otherwise Xen would emulate the guest's TSC for the rest of its
+// life, since no two hosts measure the same rate.
+func (s *Shell) localTSC(blob []byte) ([]byte, error) {
+	ctx, err := hvmctx.Parse(blob)
+	if err != nil {
+		return nil, err
+	}
+	phys, err := s.ctl.Physinfo()
+	if err != nil {
+		return nil, err
+	}
+	guest, host := int64(ctx.Header().GTSCkHz), int64(phys.CPUkHz)
+	if diff := max(guest-host, host-guest); diff*1_000_000 <= host*tscTolerancePPM {
+		ctx.SetGTSCkHz(phys.CPUkHz)
+	}
+	return ctx.Bytes(), nil
+}
+
+// placeXenPages puts Xen's own pages where the guest has mapped them.
+func (s *Shell) placeXenPages(always []stream.AlwaysPage) error {
+	for _, p := range always {
+		var err error
+		switch p.Kind {
+		case stream.AlwaysSharedInfo:
+			err = s.ctl.AddToPhysmap(s.dom, abi.MapSpaceSharedInfo, 0, p.GFN)
+		case stream.AlwaysGrant:
+			err = s.ctl.AddToPhysmap(s.dom, abi.MapSpaceGrantTable, uint64(p.Index), p.GFN)
+		default:
+			continue
+		}
+		if err == nil {
+			err = s.mem.Changed(p.GFN)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reservedGrants are the first entries of a grant table, which the toolstack
+// that builds a domain owns: see GNTTAB_NR_RESERVED_ENTRIES in
+// xen/include/public/grant_table.h.
+const reservedGrants = 8
+
+// Bits of grant_entry_v1's flags; see xen/include/public/grant_table.h.
+const (
+	gtfReading = 1 << 3
+	gtfWriting = 1 << 4
+)
+
+func (s *Shell) writeAlways(always []stream.AlwaysPage) error {
+	for _, p := range always {
+		page := s.mem.Page(p.GFN)
+		if page == nil {
+			return fmt.Errorf("%s: no page at gfn %#x, where the guest has one that Xen writes", s.dom, p.GFN)
+		}
+		if len(p.Data) != abi.PageSize {
+			return fmt.Errorf("%s: gfn %#x: %w", s.dom, p.GFN, errNoImage)
+		}
+		switch p.Kind {
+		case stream.AlwaysGrant:
+			writeGrants(page, p.Data, p.Index == 0)
+		case stream.AlwaysStore:
+			writeStoreRing(page, p.Data)
+		default:
+			copy(page, p.Data)
+		}
+	}
+	return nil
+}
+
+var errNoImage = errors.New("the stage has no image of an always-sent page")
+
+// writeGrants writes a frame of version 1 grant entries. What the dead host's
+// back ends had mapped is not mapped here: a stale GTF_reading or GTF_writing
+// would never be cleared, and the front end would not get its page back.
+func writeGrants(page, image []byte, first bool) {
+	const size = 8 // struct grant_entry_v1
+	start := 0
+	if first {
+		start = reservedGrants * size
+	}
+	copy(page[start:], image[start:])
+	for at := start; at < len(page); at += size {
+		flags := binary.LittleEndian.Uint16(page[at:])
+		binary.LittleEndian.PutUint16(page[at:], flags&^(gtfReading|gtfWriting))
+	}
+}
+
+// writeStoreRing writes the xenstore page. xenstored may look at the ring at
+// any instant; each pair of indices must change at once, lest it take garbage
+// for a request. See struct xenstore_domain_interface in
+// xen/include/public/io/xs_wire.h: req[1024], rsp[1024], req_cons, req_prod,
+// rsp_cons, rsp_prod.
+func writeStoreRing(page, image []byte) {
+	const reqCons, rspCons, end = 2048, 2056, 2064
+	copy(page[:reqCons], image)
+	copy(page[end:], image[end:])
+	for _, at := range []int{reqCons, rspCons} {
+		word := (*uint64)(unsafe.Pointer(&page[at]))
+		atomic.StoreUint64(word, binary.LittleEndian.Uint64(image[at:]))
+	}
+}

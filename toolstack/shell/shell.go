@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
+	"github.com/kemari-ft/kemari/xen/abi"
+	"github.com/kemari-ft/kemari/xen/domctl"
+)
+
+// cleanupTime is how long the removal of a half-made shell may take after the
+// caller has lost interest.
+const cleanupTime = 30 * time.Second
+
+// Create makes the shell of g: paused, in xenstore under its shell's name, with
+// its libxl-json fit for the guest's later reboots.  When it fails no domain is
+// left behind, unless the error says so.
+func (t Tools) Create(ctx context.Context, g *xlstream.Guest) error {
+	if err := g.Check(); err != nil {
+		return err
+	}
+	if name, err := t.name(ctx, g.DomID); err == nil {
+		return fmt.Errorf("make shell of %q: domid %d is in use on this host by %q", g.Config.Name(), uint16(g.DomID), name)
+	} else if ctx.Err() != nil {
+		return err
+	}
+	// xl reads the save file from a pipe, which /proc names; a pipe needs no
+	// room on a disk and cannot be found lying about later.
+	r, w := io.Pipe()
+	wrote := make(chan error, 1)
+	go func() {
+		err := xlstream.Write(w, g)
+		w.CloseWithError(err)
+		wrote <- err
+	}()
+	_, err := t.run(ctx, g.DomID, r, "restore", "-p", "/proc/self/fd/0")
+	r.Close() // unblocks the writer if xl left early
+	if werr := <-wrote; err == nil && werr != nil {
+		err = werr
+	}
+	if err == nil {
+		err = t.park(g)
+	}
+	if err == nil {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("make shell of %q: %w", g.Config.Name(), err), t.discard(ctx, g))
+}
+
+func (t Tools) park(g *xlstream.Guest) error {
+	json, err := g.Config.Parked()
+	if err != nil {
+		return err
+	}
+	return t.SaveConfig(g.DomID, g.Config.UUID(), json)
+}
+
+// discard destroys what a failed Create has left.  xl cleans up after itself
+// when it fails, but not when it is killed.
+func (t Tools) discard(ctx context.Context, g *xlstream.Guest) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer cancel()
+	if name, err := t.name(ctx, g.DomID); err != nil || name != g.Config.ShellName() {
+		return nil
+	}
+	if err := t.Destroy(ctx, g.DomID); err != nil {
+		return fmt.Errorf("half-made shell is left behind: %w", err)
+	}
+	return nil
+}
+
+// name is what xl calls a domain; an error means that there is none.
+func (t Tools) name(ctx context.Context, dom abi.DomID) (string, error) {
+	return t.run(ctx, dom, nil, "domname", domArg(dom))
+}
+
+// Activate gives a shell the guest's own name, and its devices in libxl-json:
+// from now on it is what xl list shows and what a reboot builds again.
+func (t Tools) Activate(ctx context.Context, dom abi.DomID, cfg *xlstream.Config) error {
+	json, err := cfg.Active()
+	if err != nil {
+		return err
+	}
+	if err := t.SaveConfig(dom, cfg.UUID(), json); err != nil {
+		return err
+	}
+	return t.Rename(ctx, dom, cfg.Name())
+}
+
+// Rename gives a domain another name; libxl refuses one that is taken.
+func (t Tools) Rename(ctx context.Context, dom abi.DomID, name string) error {
+	_, err := t.run(ctx, dom, nil, "rename", domArg(dom), name)
+	return err
+}
+
+// Destroy destroys a domain.
+func (t Tools) Destroy(ctx context.Context, dom abi.DomID) error {
+	_, err := t.run(ctx, dom, nil, "destroy", domArg(dom))
+	return err
+}
+
+// Adopt says, with every reason, why the live domain described by info and
+// known to xenstore by name cannot go on as the shell of the guest; nil means
+// that it can.  What its memory holds is not judged here: whoever adopts a
+// shell copies all of it anew.
+func Adopt(cfg *xlstream.Config, info *domctl.Info, name string) error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if name != cfg.ShellName() {
+		bad("its name is %q, not %q", name, cfg.ShellName())
+	}
+	if id := formatUUID(info.UUID); id != cfg.UUID() {
+		bad("its UUID is %s, not %s", id, cfg.UUID())
+	}
+	if !info.Is(abi.DomInfHVMGuest) {
+		bad("it is a PV domain")
+	}
+	if !info.Is(abi.DomInfPaused) {
+		bad("it is not paused")
+	}
+	if info.Is(abi.DomInfDying) || info.Is(abi.DomInfShutdown) {
+		bad("it is dying or has shut down")
+	}
+	if n := int(info.NrVCPUs()); n != cfg.VCPUs() {
+		bad("it has %d vCPUs, not %d", n, cfg.VCPUs())
+	}
+	if most := (cfg.TargetMemKB() + 1024) / 4; info.MaxPages != most {
+		bad("its memory is limited to %d pages, not %d", info.MaxPages, most)
+	}
+	if len(errs) != 0 {
+		return fmt.Errorf("domain %d cannot be adopted as the shell of %q (destroy it, or free the domid): %w",
+			uint16(info.Domain), cfg.Name(), errors.Join(errs...))
+	}
+	return nil
+}
+
+func formatUUID(u [16]byte) string {
+	h := fmt.Sprintf("%x", u[:])
+	return strings.Join([]string{h[:8], h[8:12], h[12:16], h[16:20], h[20:]}, "-")
+}

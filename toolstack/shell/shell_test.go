@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shell
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
+	"github.com/kemari-ft/kemari/xen/abi"
+	"github.com/kemari-ft/kemari/xen/domctl"
+)
+
+const uuid = "0b7e7e5e-6e2c-4f3b-8f0a-2a5f0e4f1c11"
+
+func testGuest(t *testing.T) *xlstream.Guest {
+	t.Helper()
+	data, err := os.ReadFile("xlstream/testdata/pvh.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := xlstream.ParseConfig(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &xlstream.Guest{
+		Config: cfg, DomID: 4242, XenMajor: 4, XenMinor: 20,
+		RAM:        []xlstream.Range{{First: 0, Count: 0x7ff8}, {First: 0xfeff8, Count: 8}},
+		TSC:        xlstream.TSCInfo{KHz: 2_100_000},
+		Params:     []xlstream.HVMParam{{Index: xlstream.ParamStorePFN, Value: 0xfeffc}, {Index: xlstream.ParamConsolePFN, Value: 0xfeffb}},
+		HVMContext: make([]byte, 1000),
+	}
+}
+
+// fakeXL stands in for xl: it logs how it was called, keeps what it was sent,
+// and does what libxl does to the file system.
+func fakeXL(t *testing.T, restore string) Tools {
+	t.Helper()
+	dir := t.TempDir()
+	script := `#!/bin/sh
+cd ` + dir + `
+echo "$LIBXL_DOMID_REUSE_TIMEOUT $*" >> log
+case "$1" in
+domname) if [ -f name ]; then cat name; else echo "Can't get domain name" >&2; exit 1; fi ;;
+rename) echo "$3" > name ;;
+destroy) rm -f name ;;
+restore)
+` + restore + `
+;;
+esac
+`
+	xl := filepath.Join(dir, "xl")
+	if err := os.WriteFile(xl, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return Tools{XL: xl, Lib: dir}
+}
+
+const restoreWorks = `cat "$3" > stream; echo web--kemari > name; echo '{"c_info":{"domid":4242}}' > userdata-d.4242.` + uuid + `.libxl-json`
+
+func read(t *testing.T, tools Tools, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(tools.Lib, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestCreateAndActivate(t *testing.T) {
+	tools, g, ctx := fakeXL(t, restoreWorks), testGuest(t), context.Background()
+	if err := tools.Create(ctx, g); err != nil {
+		t.Fatal(err)
+	}
+	var want bytes.Buffer
+	if err := xlstream.Write(&want, g); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, tools, "stream"); got != want.String() {
+		t.Errorf("xl got %d bytes of save file, want %d", len(got), want.Len())
+	}
+	if log := read(t, tools, "log"); !strings.Contains(log, "0 restore -p /proc/self/fd/0\n") {
+		t.Errorf("xl was called as\n%s", log)
+	}
+	userdata := "userdata-d.4242." + uuid + ".libxl-json"
+	json := read(t, tools, userdata)
+	if strings.Contains(json, "domid") || !strings.HasSuffix(json, "\x00") || strings.Contains(json, "xvda\"") {
+		t.Errorf("libxl-json of the shell: %q", json)
+	}
+	if err := tools.Create(ctx, g); err == nil || !strings.Contains(err.Error(), `in use on this host by "web--kemari"`) {
+		t.Errorf("second shell: %v", err)
+	}
+
+	if err := tools.Activate(ctx, g.DomID, g.Config); err != nil {
+		t.Fatal(err)
+	}
+	if name := read(t, tools, "name"); name != "web\n" {
+		t.Errorf("name %q", name)
+	}
+	if json := read(t, tools, userdata); strings.Contains(json, "domid\"") || !strings.Contains(json, `"xvda"`) {
+		t.Errorf("libxl-json after activation: %s", json)
+	}
+	cfg, err := tools.LoadConfig(g.DomID, strings.ToUpper(uuid))
+	if err != nil || cfg.Name() != "web" {
+		t.Errorf("load: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(tools.Lib, "userdata-l.4242."+uuid+".domain-userdata-lock")); !os.IsNotExist(err) {
+		t.Errorf("lock left behind: %v", err)
+	}
+}
+
+func TestCreateFails(t *testing.T) {
+	tools := fakeXL(t, `head -c 100 "$3" >/dev/null; echo "libxl: error: domain creation fail: File exists" >&2; exit 3`)
+	err := tools.Create(context.Background(), testGuest(t))
+	var xl *Error
+	if !errors.As(err, &xl) || !strings.Contains(err.Error(), "File exists") || !strings.Contains(err.Error(), "domid_policy") {
+		t.Errorf("error does not carry what xl said and what to do: %v", err)
+	}
+}
+
+// TestCreateCleansUp: a shell that cannot be parked would vanish at the guest's
+// first reboot; one that xl was killed over would hold the domid.
+func TestCreateCleansUp(t *testing.T) {
+	t.Run("no libxl-json", func(t *testing.T) {
+		tools := fakeXL(t, `cat "$3" >/dev/null; echo web--kemari > name`)
+		if err := tools.Create(context.Background(), testGuest(t)); err == nil {
+			t.Error("no error")
+		}
+		if !strings.Contains(read(t, tools, "log"), "destroy 4242") {
+			t.Error("the shell was left behind")
+		}
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		tools := fakeXL(t, `echo web--kemari > name; exec sleep 60`)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := tools.Create(ctx, testGuest(t)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v", err)
+		}
+		if !strings.Contains(read(t, tools, "log"), "destroy 4242") {
+			t.Error("the shell was left behind")
+		}
+	})
+	t.Run("not ours", func(t *testing.T) {
+		tools := fakeXL(t, `echo other > name; exit 1`)
+		if err := tools.Create(context.Background(), testGuest(t)); err == nil {
+			t.Error("no error")
+		}
+		if strings.Contains(read(t, tools, "log"), "destroy") {
+			t.Error("another domain was destroyed")
+		}
+	})
+}
+
+func TestAdopt(t *testing.T) {
+	cfg := testGuest(t).Config
+	good := domctl.Info{
+		Domain: 4242, Flags: abi.DomInfHVMGuest | abi.DomInfPaused, MaxVCPUID: 1, MaxPages: (131072 + 1024) / 4,
+		UUID: [16]byte{0x0b, 0x7e, 0x7e, 0x5e, 0x6e, 0x2c, 0x4f, 0x3b, 0x8f, 0x0a, 0x2a, 0x5f, 0x0e, 0x4f, 0x1c, 0x11},
+	}
+	if err := Adopt(cfg, &good, "web--kemari"); err != nil {
+		t.Error(err)
+	}
+	bad := domctl.Info{Domain: 4242, Flags: abi.DomInfDying, MaxVCPUID: 2, MaxPages: 1}
+	err := Adopt(cfg, &bad, "web")
+	for _, want := range []string{"name", "UUID", "PV", "not paused", "dying", "3 vCPUs", "1 pages"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error does not mention %q: %v", want, err)
+		}
+	}
+}
+
+// TestSaveConfigWaits: libxl and we must not write over each other.
+func TestSaveConfigWaits(t *testing.T) {
+	tools := Tools{Lib: t.TempDir()}
+	file := tools.userdata("d", 5, uuid, "libxl-json")
+	if err := os.WriteFile(file, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := lockFile(tools.userdata("l", 5, uuid, "domain-userdata-lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- tools.SaveConfig(5, uuid, []byte(`{"a":1}`)) }()
+	select {
+	case err := <-done:
+		t.Fatalf("wrote under another's lock: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if data, _ := os.ReadFile(file); string(data) != "{\"a\":1}\x00" {
+		t.Errorf("file %q", data)
+	}
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package xsreplica
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kemari-ft/kemari/xen/abi"
+)
+
+// Replay registers watches in the name of a shell: it speaks to xenstored over
+// the shell's store page, mapped and 4 KiB long, in the guest's place.  kick
+// sends an event to xenstored from the guest's store port.  At the end the
+// guest's own image of the page, which has to be quiet, takes the place of what
+// was there, and the guest knows of nothing.
+//
+// The shell must be introduced to xenstored and must not run, and until Replay
+// returns nobody may write to a node that is watched.
+func Replay(ctx context.Context, dom abi.DomID, page, image []byte, watches []Watch, kick func() error) error {
+	err := replay(ctx, dom, page, image, watches, kick)
+	if err != nil {
+		return fmt.Errorf("register the %d watches of domain %d: %w", len(watches), uint16(dom), err)
+	}
+	return nil
+}
+
+func replay(ctx context.Context, dom abi.DomID, page, image []byte, watches []Watch, kick func() error) error {
+	if busy := RingBusy(image); busy != "" {
+		return fmt.Errorf("image of the store page is not quiet: %s", busy)
+	}
+	r, err := newRing(page)
+	if err != nil {
+		return err
+	}
+	d, err := newDialogue(dom, watches)
+	if err != nil {
+		return err
+	}
+	wait := minPoll
+	for !d.done {
+		moved, err := d.step(r)
+		if err != nil {
+			return err
+		}
+		if moved {
+			wait = minPoll
+			if err := kick(); err != nil {
+				return fmt.Errorf("send the event of the store port: %w", err)
+			}
+			continue
+		}
+		// No event tells of the reply: those to the guest are parked.
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("xenstored does not answer (%d of %d requests answered): %w", d.answered, len(watches)+1, context.Cause(ctx))
+		case <-time.After(wait):
+			wait = min(2*wait, maxPoll)
+		}
+	}
+	return r.swap(image)
+}
+
+const (
+	minPoll = 20 * time.Microsecond
+	maxPoll = 5 * time.Millisecond
+)
+
+// dialogue is what is said to xenstored and what it has answered: a request for
+// each watch, and then one whose answer proves that nothing is queued before
+// it.  Request i has id i+1.
+type dialogue struct {
+	watches  []Watch
+	out, in  []byte
+	answered int
+	events   map[Watch]bool // those whose first event has come
+	done     bool
+}
+
+func newDialogue(dom abi.DomID, watches []Watch) (*dialogue, error) {
+	d := &dialogue{watches: watches, events: map[Watch]bool{}}
+	for i, w := range watches {
+		if err := checkWatch(w); err != nil {
+			return nil, err
+		}
+		d.out = appendMessage(d.out, abi.XSWatch, uint32(i+1), w.Path+"\x00"+w.Token+"\x00")
+	}
+	// Any domain may ask this at any time, and it changes nothing.
+	d.out = appendMessage(d.out, abi.XSGetDomainPath, uint32(len(watches)+1), strconv.Itoa(int(dom))+"\x00")
+	return d, nil
+}
+
+// step moves what can be moved in both directions.
+func (d *dialogue) step(r ring) (moved bool, err error) {
+	n, err := r.write(d.out)
+	if err != nil {
+		return false, err
+	}
+	d.out = d.out[n:]
+	before := len(d.in)
+	if d.in, err = r.read(d.in); err != nil {
+		return false, err
+	}
+	moved = n > 0 || len(d.in) > before
+	return moved, d.parse()
+}
+
+func (d *dialogue) parse() error {
+	for {
+		m, rest, ok, err := nextMessage(d.in)
+		if err != nil || !ok {
+			return err
+		}
+		d.in = rest
+		if err := d.take(m); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *dialogue) take(m message) error {
+	payload := strings.TrimSuffix(m.payload, "\x00")
+	if m.typ == abi.XSWatchEvent {
+		path, token, _ := strings.Cut(payload, "\x00")
+		d.events[Watch{path, token}] = true
+		return nil
+	}
+	if d.done || m.reqID != uint32(d.answered+1) {
+		return fmt.Errorf("xenstored answers request %d, expected was %d", m.reqID, d.answered+1)
+	}
+	d.answered++
+	if d.answered <= len(d.watches) {
+		w := d.watches[d.answered-1]
+		if m.typ != abi.XSWatch {
+			return fmt.Errorf("watch %s: xenstored answers %.40q (type %d)", w.Path, payload, m.typ)
+		}
+		return nil
+	}
+	if m.typ != abi.XSGetDomainPath {
+		return fmt.Errorf("xenstored answers %.40q (type %d) to GET_DOMAIN_PATH", payload, m.typ)
+	}
+	for _, w := range d.watches {
+		if !d.events[w] {
+			return fmt.Errorf("watch %s: its first event did not come", w.Path)
+		}
+	}
+	if len(d.in) != 0 {
+		return fmt.Errorf("%d bytes follow the last answer: something was written to a watched node", len(d.in))
+	}
+	d.done = true
+	return nil
+}
