@@ -4,19 +4,26 @@
 // running guest once to a file, destroys the domain, makes a shell with the
 // same domid, and lets the guest go on in it.
 //
-//	restoreone -dom DOMID [-file PATH] [-compare]
+//	restoreone save DOMID FILE     synchronise, write FILE, destroy
+//	restoreone restore FILE        make the shell, let the guest go on
+//	restoreone loop [-cfg FILE] [-rounds N] [-boot M]
 //
-// It prints a line for each step, and what the sync cost.
+// loop takes one guest through N rounds, judging its clocks, its memory and its
+// ticks after each, and M more guests through one round at an instant of their
+// boot. Every other round the guest is paused for a moment before it is
+// synchronised, so that events lie in its queues.
 package main
 
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -35,13 +42,47 @@ import (
 )
 
 func main() {
-	dom := flag.Uint("dom", 0, "domid of the guest")
-	file := flag.String("file", "/run/restoreone.stream", "where to keep the state")
-	flag.Parse()
-	if err := run(abi.DomID(*dom), *file); err != nil {
+	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "restoreone:", err)
 		os.Exit(1)
 	}
+}
+
+func run(args []string) error {
+	h, err := open()
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(args) == 3 && args[0] == "save":
+		n, err := strconv.ParseUint(args[1], 10, 15)
+		if err != nil {
+			return err
+		}
+		dom := abi.DomID(n)
+		found, err := h.save(dom, args[2], false)
+		if err != nil {
+			return err
+		}
+		fmt.Println("saved", found)
+		return (shell.Tools{}).Destroy(context.Background(), dom)
+	case len(args) == 2 && args[0] == "restore":
+		took, err := h.restore(args[1])
+		if err != nil {
+			return err
+		}
+		fmt.Println("resumed", took, "after the last page")
+		return nil
+	case len(args) > 0 && args[0] == "loop":
+		flags := flag.NewFlagSet("loop", flag.ExitOnError)
+		cfg := flags.String("cfg", "/opt/kemari/guest/restoreone.cfg", "xl.cfg of the guest")
+		rounds := flags.Int("rounds", 10, "rounds of the long-lived guest")
+		boot := flags.Int("boot", 0, "guests saved while they boot")
+		seed := flags.Int64("seed", 1, "of the instants")
+		flags.Parse(args[1:])
+		return h.loop(*cfg, *rounds, *boot, *seed)
+	}
+	return errors.New("usage: restoreone save DOMID FILE | restore FILE | loop [-cfg FILE] [-rounds N] [-boot M]")
 }
 
 type host struct {
@@ -50,59 +91,67 @@ type host struct {
 	fm  *foreignmem.Handle
 }
 
-func run(dom abi.DomID, file string) error {
+func open() (*host, error) {
 	hc, err := privcmd.Open()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ctl, err := domctl.New(hc)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	fm, err := foreignmem.Open()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	h := &host{hc, ctl, fm}
-	if err := h.save(dom, file); err != nil {
-		return fmt.Errorf("saving: %w", err)
-	}
-	fmt.Println("saved")
-	if err := (shell.Tools{}).Destroy(context.Background(), dom); err != nil {
-		return err
-	}
-	fmt.Println("destroyed")
-	// libxl counts in seconds how long ago a domid was in use: see
-	// LIBXL_DOMID_REUSE_TIMEOUT in libxl_domain.c.
-	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(2 * time.Second)))
-	return h.restore(dom, file)
+	return &host{hc, ctl, fm}, nil
 }
 
-func (h *host) save(dom abi.DomID, file string) (err error) {
+// found says what a sync met.
+type found struct {
+	Dirty, Always, State uint32
+	Harvest              time.Duration
+	Queued, Timers       int // events linked in FIFO queues, timers armed
+	Online               int // vCPUs
+}
+
+func (f found) String() string {
+	return fmt.Sprintf("harvest %v, %d dirty, %d always, state %d octets, %d events queued, %d timers, %d vCPUs up",
+		f.Harvest, f.Dirty, f.Always, f.State, f.Queued, f.Timers, f.Online)
+}
+
+func (h *host) save(dom abi.DomID, file string, queue bool) (f found, err error) {
 	info, err := h.ctl.DomainInfo(dom)
 	if err != nil {
-		return err
+		return f, err
 	}
 	id := uuid.UUID(info.UUID)
 	config, err := (shell.Tools{}).LoadConfig(dom, id.String())
 	if err != nil {
-		return err
+		return f, err
 	}
 	raw, err := config.Active()
 	if err != nil {
-		return err
+		return f, err
 	}
 	op, err := kemariop.New(h.hc, dom)
 	if err != nil {
-		return err
+		return f, err
 	}
 	c, _, err := primary.NewCapture(op, h.fm, h.ctl,
 		kemariop.EnableParams{Role: kemariop.RolePrimary, DirtyMax: 32768, DirtyMark: 24576})
 	if err != nil {
-		return err
+		return f, err
 	}
 	defer func() { err = errors.Join(err, c.Close(), op.Close()) }()
 
+	if queue {
+		// Timers expire, and what the peers send is queued, not yet parked.
+		if err := h.ctl.Pause(dom); err != nil {
+			return f, err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 	r, err := op.Sync(true)
 	for errors.Is(err, syscall.EAGAIN) {
 		// An application processor is being started: it takes microseconds.
@@ -110,53 +159,86 @@ func (h *host) save(dom abi.DomID, file string) (err error) {
 		r, err = op.Sync(true)
 	}
 	if err != nil {
-		return err
+		return f, err
 	}
-	_, frozen, harvested := c.Shared().Times()
-	fmt.Printf("frozen; harvest %d ns, %d dirty, %d always, state %d octets\n",
-		harvested-frozen, r.DirtyNr, r.AlwaysNr, r.StateLen)
+	if f, err = h.look(c, r); err != nil {
+		return f, err
+	}
 
 	d, err := primary.Describe(h.ctl, c.Memory(), dom, raw)
 	if err != nil {
-		return err
+		return f, err
 	}
 	blob, err := d.Encode()
 	if err != nil {
-		return err
+		return f, err
 	}
-	f, err := os.Create(file)
+	out, err := os.Create(file)
 	if err != nil {
-		return err
+		return f, err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	buf := bufio.NewWriterSize(f, 1<<20)
+	defer func() { err = errors.Join(err, out.Close()) }()
+	buf := bufio.NewWriterSize(out, 1<<20)
 	w := stream.NewWriter(buf)
 	if err := w.Hello(stream.Hello{Role: stream.Primary, ABI: kemariop.InterfaceVersion, Generation: 1,
 		Guest: info.UUID, Host: uuid.New(), DomID: dom, TSCkHz: d.TSC.KHz,
 		CPUVendor: "AuthenticAMD", XenVersion: fmt.Sprintf("%d.%d", d.XenMajor, d.XenMinor)}); err != nil {
-		return err
+		return f, err
 	}
 	if err := w.Shell(stream.Shell{VCPUs: info.NrVCPUs(), EpochPages: 32768,
 		MemoryPages: info.MaxPages, MaxGFN: 1<<20 - 1, JSON: blob}); err != nil {
-		return err
+		return f, err
 	}
-	sent, err := c.Epoch(w, 1, 1, r, true, nil, nil)
-	if err != nil {
-		return err
+	if _, err := c.Epoch(w, 1, 1, r, true, nil, nil); err != nil {
+		return f, err
 	}
-	fmt.Printf("%d pages, %d zero, %d octets\n", sent.Pages, sent.Zeros, sent.Octets)
-	return buf.Flush()
+	return f, buf.Flush()
 }
 
-func (h *host) restore(dom abi.DomID, file string) error {
+// look tells what is in the queues and timers of a frozen guest.
+func (h *host) look(c *primary.Capture, r kemariop.SyncResult) (found, error) {
+	_, frozen, harvested := c.Shared().Times()
+	f := found{Dirty: r.DirtyNr, Always: r.AlwaysNr, State: r.StateLen,
+		Harvest: time.Duration(harvested - frozen)}
+	raw, err := c.Shared().StateCopy(r.StateLen)
+	if err != nil {
+		return f, err
+	}
+	state, err := kemariop.DecodeState(raw)
+	if err != nil {
+		return f, err
+	}
+	for _, v := range state.VCPUs {
+		if v.Flags&kemariop.VCPUSshot != 0 {
+			f.Timers++
+		}
+		if v.Flags&kemariop.VCPUUp != 0 {
+			f.Online++
+		}
+	}
+	// EVTCHN_FIFO_LINKED of the event words; see xen/include/public/event_channel.h.
+	const linked = 1 << 29
+	for _, gfn := range state.FIFO {
+		page := c.Memory().Page(gfn)
+		for i := 0; i+4 <= len(page); i += 4 {
+			if binary.LittleEndian.Uint32(page[i:])&linked != 0 {
+				f.Queued++
+			}
+		}
+	}
+	return f, nil
+}
+
+func (h *host) restore(file string) (took time.Duration, err error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer f.Close()
 	rd := stream.NewReader(bufio.NewReaderSize(f, 1<<20), stream.Primary,
 		stream.Limits{EpochPages: 1 << 20, MemoryPages: 1 << 24, MaxGFN: 1 << 24}, stream.NewPool())
 	var (
+		dom   abi.DomID
 		desc  *shell.Description
 		guest *xlstream.Guest
 		sh    *secondary.Shell
@@ -168,52 +250,51 @@ func (h *host) restore(dom abi.DomID, file string) error {
 			break
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 		switch m := msg.(type) {
 		case *stream.Shell:
 			if desc, guest, err = shell.DecodeDescription(m.JSON); err != nil {
-				return err
+				return 0, err
 			}
 			if err := (shell.Tools{}).Create(context.Background(), guest); err != nil {
-				return err
+				return 0, err
 			}
-			fmt.Println("shell made")
+			dom = guest.DomID
 			op, err := kemariop.New(h.hc, dom)
 			if err != nil {
-				return err
+				return 0, err
 			}
 			if sh, err = secondary.OpenShell(op, h.fm, h.ctl); err != nil {
-				return err
+				return 0, err
 			}
 		case *stream.Batch:
 			if err := sh.ApplyBatch(m); err != nil {
-				return err
+				return 0, err
 			}
 		case *stream.Epoch:
 			if err := sh.ApplyEpoch(m); err != nil {
-				return err
+				return 0, err
 			}
 			last = m
 		}
 	}
 	if last == nil {
-		return errors.New("no whole epoch in the file")
+		return 0, errors.New("no whole epoch in the file")
 	}
-	fmt.Println("memory written")
 	start := time.Now()
 	if err := sh.Restore(desc, last.Always, last.State); err != nil {
-		return err
+		return 0, err
 	}
 	if err := sh.Resume(); err != nil {
-		return err
+		return 0, err
 	}
 	if err := h.ctl.Unpause(dom); err != nil {
-		return err
+		return 0, err
 	}
-	fmt.Printf("resumed, %v after the last page\n", time.Since(start).Round(time.Microsecond))
+	took = time.Since(start).Round(time.Microsecond)
 	if err := sh.Close(); err != nil {
-		return err
+		return 0, err
 	}
-	return (shell.Tools{}).Activate(context.Background(), dom, guest.Config)
+	return took, (shell.Tools{}).Activate(context.Background(), dom, guest.Config)
 }

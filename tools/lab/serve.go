@@ -24,7 +24,7 @@ const (
 	opBoot    channel.Op = "boot" // Argv: host names
 	opCut     channel.Op = "cut"
 	opConsole channel.Op = "console"
-	opKeys    channel.Op = "keys" // Argv[0]: the keys
+	opKeys    channel.Op = "keys"    // Argv[0]: the keys
 	opMonitor channel.Op = "monitor" // Argv: the command
 	opStop    channel.Op = "stop"
 )

@@ -9,9 +9,10 @@
 // judged out once (CopyPage) and judge the copy. The kernel cannot pin such
 // pages either, so they are of no use to direct I/O or zero-copy sends.
 //
-// Remap relies on dom0 being a PV domain: in an auto-translated dom0 the kernel
-// ties ballooned pages to the whole area and loses them when it is split
-// (privcmd_close() in drivers/xen/privcmd.c).
+// The kernel gives up pages of privcmd only with the whole area (VMA) that they
+// lie in: it refuses to split one (privcmd_may_split() in
+// drivers/xen/privcmd.c), to map over a present page, and MADV_DONTNEED. A
+// mapping is therefore made of many areas, and Remap replaces whole ones.
 package foreignmem
 
 import (
@@ -35,9 +36,9 @@ var ErrHole = errors.New("no memory behind the gfn")
 
 // kernel is what the package needs of privcmd; tests put a model in its place.
 type kernel interface {
-	// reserve makes an area in which pages can be mapped.
-	reserve(length int, writable bool) ([]byte, syscall.Errno)
-	// renew replaces b, a part of an area, by a fresh one.
+	// reserve takes address space.
+	reserve(length int) ([]byte, syscall.Errno)
+	// renew makes b, reserved space or one whole area, a fresh area.
 	renew(b []byte, writable bool) syscall.Errno
 	unmap(b []byte) syscall.Errno
 	mmapBatch(arg *abi.PrivcmdMmapBatchV2) syscall.Errno
@@ -45,9 +46,18 @@ type kernel interface {
 	close() error
 }
 
+// An area has areaPages pages, or as many as leave a process most of the areas
+// that it may have (vm.max_map_count, 65530 by default). Fewer pages make Remap
+// cheaper.
+const (
+	areaPages = 256
+	maxAreas  = 16384
+)
+
 // Handle maps memory. Its methods may be called concurrently.
 type Handle struct {
-	k kernel
+	k    kernel
+	area int // least number of pages in an area
 
 	mu     sync.RWMutex // held for reading around each use of k
 	closed bool
@@ -59,7 +69,7 @@ func Open() (*Handle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("foreignmem: %w (is this dom0, with xen-privcmd loaded?)", err)
 	}
-	return &Handle{k: privcmd(fd)}, nil
+	return &Handle{k: privcmd(fd), area: areaPages}, nil
 }
 
 // Close closes the device. Mappings stay valid, but can no longer be remapped.
@@ -80,6 +90,7 @@ type Mapping struct {
 	dom      abi.DomID
 	writable bool
 	mem      []byte
+	area     int       // pages in each area but the last
 	gfns     []abi.GFN // nil for a resource
 	errs     []int32   // 0 or -errno, by page; nil for a resource
 }
@@ -95,20 +106,42 @@ func (h *Handle) Map(dom abi.DomID, gfns []abi.GFN, writable bool) (*Mapping, er
 	if h.closed {
 		return nil, fmt.Errorf("foreignmem: map: %w", os.ErrClosed)
 	}
-	mem, errno := h.k.reserve(len(gfns)*abi.PageSize, writable)
+	mem, errno := h.k.reserve(len(gfns) * abi.PageSize)
 	if errno != 0 {
 		return nil, &Error{Op: "reserving address space", Dom: dom, Pages: len(gfns), Errno: errno}
 	}
 	m := &Mapping{
 		h: h, dom: dom, writable: writable, mem: mem,
+		area: max(h.area, (len(gfns)+maxAreas-1)/maxAreas),
 		gfns: slices.Clone(gfns),
 		errs: make([]int32, len(gfns)),
 	}
-	if err := m.batch(0, len(gfns)); err != nil {
-		h.k.unmap(mem)
-		return nil, err
+	for lo := 0; lo < len(gfns); lo += m.area {
+		if err := m.fill(lo, min(lo+m.area, len(gfns))); err != nil {
+			h.k.unmap(mem)
+			return nil, err
+		}
 	}
 	return m, nil
+}
+
+// fill replaces the area of pages [lo, hi) by a fresh one. If that fails they
+// are holes.
+func (m *Mapping) fill(lo, hi int) error {
+	b := m.mem[lo*abi.PageSize : hi*abi.PageSize]
+	if errno := m.h.k.renew(b, m.writable); errno != 0 {
+		// A failed MAP_FIXED may already have removed the old pages.
+		m.markHoles(lo, hi)
+		return &Error{Op: "reserving address space (see vm.max_map_count)", Dom: m.dom,
+			Pages: hi - lo, First: m.gfns[lo], Errno: errno}
+	}
+	if err := m.batch(lo, hi); err != nil {
+		// Some may be mapped: drop them, so that a hole is a hole.
+		m.h.k.renew(b, m.writable)
+		m.markHoles(lo, hi)
+		return err
+	}
+	return nil
 }
 
 // batch maps pages [lo, hi), none of which is mapped at present.
@@ -154,11 +187,11 @@ func (m *Mapping) mmapBatch(lo, hi int) syscall.Errno {
 
 // Remap makes pages i, i+1, ... of the mapping show gfns, which may be the same
 // as before: the kernel resolves a gfn once, so a page whose p2m entry changed
-// has to be mapped again. Pages that cannot be mapped become holes. If Remap
-// itself fails, all of these pages are holes.
+// has to be mapped again. Pages that cannot be mapped become holes.
 //
-// Each isolated run of remapped pages costs up to two areas of the address
-// space, of which a process may have vm.max_map_count.
+// The pages around, 256 or more, may be mapped again together with these, and
+// nobody may read or write them meanwhile. If Remap itself fails some pages,
+// also of those around, are holes; another Remap of them may mend that.
 func (m *Mapping) Remap(i int, gfns ...abi.GFN) error {
 	if m.gfns == nil || i < 0 || len(gfns) == 0 || len(gfns) > len(m.gfns)-i {
 		return fmt.Errorf("foreignmem: remapping pages %d..%d of a mapping of %d pages of %s",
@@ -171,28 +204,33 @@ func (m *Mapping) Remap(i int, gfns ...abi.GFN) error {
 	}
 	end := i + len(gfns)
 	copy(m.gfns[i:], gfns)
-	// The kernel refuses to replace a present page, and to fill several holes
-	// unless they lie in one area. A single hole can be filled in place, which
-	// saves splitting the area.
-	if len(gfns) > 1 || m.errs[i] == 0 || m.errs[i] == noArea {
-		if errno := m.h.k.renew(m.mem[i*abi.PageSize:end*abi.PageSize], m.writable); errno != 0 {
-			// A failed MAP_FIXED may already have removed the old pages.
-			m.markHoles(i, end)
-			return &Error{Op: "reserving address space (see vm.max_map_count)", Dom: m.dom,
-				Pages: len(gfns), First: gfns[0], Errno: errno}
+	var errs []error
+	for lo := i - i%m.area; lo < end; lo += m.area {
+		hi := min(lo+m.area, len(m.gfns))
+		a, b := max(i, lo), min(end, hi)
+		if m.fillable(a, b) && m.batch(a, b) == nil {
+			continue
+		}
+		if err := m.fill(lo, hi); err != nil {
+			errs = append(errs, err)
 		}
 	}
-	if err := m.batch(i, end); err != nil {
-		// Part of the run may be mapped: drop it, so that a hole is a hole.
-		m.h.k.renew(m.mem[i*abi.PageSize:end*abi.PageSize], m.writable)
-		m.markHoles(i, end)
-		return err
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// noArea marks holes which a failed Remap left behind: there may be no area, or
-// one that the kernel wants to see filled as a whole.
+// fillable tells whether the kernel accepts pages [lo, hi) as they are: as
+// holes of an area that is in use.
+func (m *Mapping) fillable(lo, hi int) bool {
+	for _, err := range m.errs[lo:hi] {
+		if err == 0 || err == noArea {
+			return false
+		}
+	}
+	return true
+}
+
+// noArea marks holes which a failure left behind: there may be no area, or one
+// that the kernel wants to see filled as a whole.
 const noArea = -int32(syscall.EFAULT)
 
 func (m *Mapping) markHoles(lo, hi int) {
@@ -213,8 +251,12 @@ func (h *Handle) MapResource(dom abi.DomID, typ, id uint32, frame, nr uint64, wr
 		return nil, fmt.Errorf("foreignmem: map resource: %w", os.ErrClosed)
 	}
 	op := fmt.Sprintf("mapping resource %d id %d", typ, id)
-	mem, errno := h.k.reserve(int(nr)*abi.PageSize, writable)
+	mem, errno := h.k.reserve(int(nr) * abi.PageSize)
 	if errno != 0 {
+		return nil, &Error{Op: op, Dom: dom, Pages: int(nr), Errno: errno}
+	}
+	if errno := h.k.renew(mem, writable); errno != 0 {
+		h.k.unmap(mem)
 		return nil, &Error{Op: op, Dom: dom, Pages: int(nr), Errno: errno}
 	}
 	arg := abi.PrivcmdMmapResource{Dom: dom, Type: typ, ID: id, Idx: uint32(frame), Num: nr,
@@ -243,9 +285,7 @@ func (h *Handle) ResourceSize(dom abi.DomID, typ, id uint32) (uint64, error) {
 // privcmd is the descriptor of the device.
 type privcmd int
 
-func (p privcmd) reserve(length int, writable bool) ([]byte, syscall.Errno) {
-	return sys.Map(int(p), 0, length, writable)
-}
+func (p privcmd) reserve(length int) ([]byte, syscall.Errno) { return sys.Reserve(length) }
 
 func (p privcmd) renew(b []byte, writable bool) syscall.Errno { return sys.Remap(int(p), b, writable) }
 

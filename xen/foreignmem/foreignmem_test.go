@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
-	"slices"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -19,8 +18,8 @@ import (
 
 // model behaves as the kernel's privcmd does for a PV dom0 (see
 // privcmd_ioctl_mmap_batch() in drivers/xen/privcmd.c): a batch must fill a fresh
-// area exactly, or pages of one used area that are not mapped. A mapped page
-// shows the p2m entry of its gfn at that time.
+// area exactly, or pages of one used area that are not mapped. No area is split.
+// A mapped page shows the p2m entry of its gfn at that time.
 type model struct {
 	p2m     map[abi.GFN]uint64 // contents; absent: hole
 	paged   map[abi.GFN]int    // answers ENOENT so many times
@@ -55,15 +54,19 @@ func (k *model) fresh(b []byte) {
 	}
 }
 
-func (k *model) reserve(n int, _ bool) ([]byte, syscall.Errno) {
-	b, errno := sys.MapAnon(n)
-	if errno == 0 {
-		k.fresh(b)
-	}
-	return b, errno
+func (k *model) reserve(n int) ([]byte, syscall.Errno) { return sys.MapAnon(n) }
+
+// splits tells whether b is a part of an area.
+func (k *model) splits(b []byte) bool {
+	first, end := k.area[addr(b)], addr(b)+uintptr(len(b))
+	last := k.area[end-abi.PageSize]
+	return first != 0 && k.area[addr(b)-abi.PageSize] == first || last != 0 && k.area[end] == last
 }
 
 func (k *model) renew(b []byte, _ bool) syscall.Errno {
+	if k.splits(b) {
+		return syscall.EINVAL
+	}
 	k.forget(b)
 	if k.failMap != 0 {
 		errno := k.failMap
@@ -76,6 +79,9 @@ func (k *model) renew(b []byte, _ bool) syscall.Errno {
 }
 
 func (k *model) unmap(b []byte) syscall.Errno {
+	if k.splits(b) {
+		return syscall.EINVAL
+	}
 	k.forget(b)
 	return sys.Unmap(b)
 }
@@ -136,7 +142,7 @@ func value(m *Mapping, i int) uint64 { return binary.LittleEndian.Uint64(m.Page(
 func TestHolesAreReported(t *testing.T) {
 	k := newModel()
 	k.p2m[10], k.p2m[12] = 100, 120
-	h := &Handle{k: k}
+	h := &Handle{k: k, area: 3}
 	m, err := h.Map(7, []abi.GFN{10, 11, 12}, false)
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +178,7 @@ func TestPagedOutPagesAreRetried(t *testing.T) {
 		k.p2m[g] = uint64(g)
 	}
 	k.paged[1], k.paged[2], k.paged[4] = 1, 3, 2
-	m, err := (&Handle{k: k}).Map(7, []abi.GFN{0, 1, 2, 3, 4, 5}, false)
+	m, err := (&Handle{k: k, area: 3}).Map(7, []abi.GFN{0, 1, 2, 3, 4, 5}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,12 +192,12 @@ func TestPagedOutPagesAreRetried(t *testing.T) {
 func TestMapFails(t *testing.T) {
 	k := newModel()
 	k.fail = syscall.EPERM
-	_, err := (&Handle{k: k}).Map(7, []abi.GFN{1}, true)
+	_, err := (&Handle{k: k, area: 3}).Map(7, []abi.GFN{1}, true)
 	var e *Error
 	if !errors.Is(err, syscall.EPERM) || !errors.As(err, &e) || e.Dom != 7 || e.First != 1 {
 		t.Error(err)
 	}
-	h := &Handle{k: k}
+	h := &Handle{k: k, area: 3}
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +208,7 @@ func TestMapFails(t *testing.T) {
 
 func TestRemapRejectsBadRanges(t *testing.T) {
 	k := newModel()
-	m, err := (&Handle{k: k}).Map(7, []abi.GFN{0, 1, 2, 3}, false)
+	m, err := (&Handle{k: k, area: 3}).Map(7, []abi.GFN{0, 1, 2, 3}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,12 +224,12 @@ func TestRemapRejectsBadRanges(t *testing.T) {
 }
 
 // TestRemapFollowsTheP2M changes the p2m at random and remaps: pages that were
-// remapped show the present p2m, the others what they showed before. A Remap
-// that fails leaves holes, and the next one mends them.
+// remapped show the present p2m, the others that or what they showed before. A
+// Remap that fails leaves holes, and the next one mends them.
 func TestRemapFollowsTheP2M(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		k := newModel()
-		h := &Handle{k: k}
+		h := &Handle{k: k, area: 3}
 		const n = 8
 		next := uint64(1)
 		gfns := make([]abi.GFN, n)
@@ -258,26 +264,34 @@ func TestRemapFollowsTheP2M(t *testing.T) {
 			}
 			lo := rapid.IntRange(0, n-1).Draw(t, "lo")
 			hi := rapid.IntRange(lo+1, n).Draw(t, "hi")
-			failed := false
 			switch rapid.IntRange(0, 5).Draw(t, "fault") {
 			case 0:
-				k.fail, failed = syscall.ENOMEM, true
+				k.fail = syscall.ENOMEM
 			case 1:
 				k.failMap = syscall.ENOMEM
 			}
 			err := m.Remap(lo, gfns[lo:hi]...)
-			if k.failMap == 0 && err != nil && !errors.Is(err, syscall.ENOMEM) || err == nil && failed {
+			if err != nil && !errors.Is(err, syscall.ENOMEM) {
 				t.Fatalf("remap %d..%d: %v", lo, hi, err)
 			}
-			k.failMap = 0
-			for i := lo; i < hi; i++ {
-				shown[i] = k.p2m[gfns[i]]
-				if err != nil {
-					shown[i] = 0
+			k.fail, k.failMap = 0, 0
+			for i, got := range look() {
+				now := k.p2m[gfns[i]]
+				asked := i >= lo && i < hi
+				switch {
+				case got == now || err != nil && got == 0:
+				case asked || got != shown[i]:
+					t.Fatalf("remap %d..%d, %v: page %d shows %d, it was %d and is %d", lo, hi, err, i, got, shown[i], now)
 				}
+				shown[i] = got
 			}
-			if got := look(); !slices.Equal(got, shown) {
-				t.Fatalf("remap %d..%d: shows %v, want %v", lo, hi, got, shown)
+		}
+		for lo := range n { // every hole can be mended
+			if err := m.Remap(lo, gfns[lo]); err != nil {
+				t.Fatal(err)
+			}
+			if got, now := look()[lo], k.p2m[gfns[lo]]; got != now {
+				t.Fatalf("page %d shows %d, not %d", lo, got, now)
 			}
 		}
 	})
@@ -285,7 +299,7 @@ func TestRemapFollowsTheP2M(t *testing.T) {
 
 func TestMapResource(t *testing.T) {
 	k := newModel()
-	h := &Handle{k: k}
+	h := &Handle{k: k, area: 3}
 	m, err := h.MapResource(9, abi.ResourceGrantTable, abi.ResourceGrantTableIDShared, 2, 3, true)
 	if err != nil {
 		t.Fatal(err)

@@ -127,8 +127,8 @@ func (c *Client) Tap(port abi.Port, mode TapMode) error {
 // it also closes the dirty list and writes the state records, and returns what
 // it found; without, the result is empty.
 //
-// EAGAIN (errors.Is): a processor start-up is under way; the domain is frozen
-// now, release it and try again.
+// EAGAIN (errors.Is): a processor start-up is under way; Xen has let the domain
+// run on, with its output still held: try again.
 func (c *Client) Sync(harvest bool) (SyncResult, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -205,7 +205,7 @@ func (c *Client) Status() (Status, error) {
 	}
 	s := statusOf(args[statusArgs](c))
 	if s.Version != InterfaceVersion {
-		e := newError(opStatus, c.dom, syscall.EPROTO)
+		e := newError(opStatus, c.dom, syscall.EACCES)
 		e.Version = s.Version
 		return s, e
 	}

@@ -158,7 +158,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{func(c *Client) error { _, err := c.Status(); return err }, syscall.EOPNOTSUPP, ErrUnsupported, ErrVersion, "CONFIG_KEMARI"},
 		{func(c *Client) error { _, err := c.Status(); return err }, syscall.EINVAL, ErrUnsupported, ErrVersion, "CONFIG_KEMARI"},
 		{func(c *Client) error { _, err := c.Enable(EnableParams{}); return err }, syscall.EOPNOTSUPP, syscall.EOPNOTSUPP, ErrUnsupported, "xl dmesg"},
-		{func(c *Client) error { _, err := c.Enable(EnableParams{}); return err }, syscall.EPROTO, ErrVersion, ErrUnsupported, "matching versions"},
+		{func(c *Client) error { _, err := c.Enable(EnableParams{}); return err }, syscall.EACCES, ErrVersion, ErrUnsupported, "matching versions"},
 		{func(c *Client) error { _, err := c.Sync(true); return err }, syscall.EAGAIN, syscall.EAGAIN, ErrUnsupported, "try again"},
 		{func(c *Client) error { return c.Release(1, ReleaseOut) }, syscall.EILSEQ, syscall.EILSEQ, ErrVersion, "last sync"},
 		{func(c *Client) error { return c.Resume() }, syscall.EACCES, syscall.EACCES, ErrVersion, "0x17"},

@@ -52,7 +52,7 @@ func (e *Error) Unwrap() []error {
 	switch {
 	case e.unsupported():
 		return []error{e.Errno, ErrUnsupported}
-	case e.Errno == syscall.EPROTO:
+	case e.version():
 		return []error{e.Errno, ErrVersion}
 	}
 	return []error{e.Errno}
@@ -71,15 +71,21 @@ func (e *Error) unsupported() bool {
 	return false
 }
 
+// version: only Enable names the version of this interface; any other domctl
+// answers EACCES for a version of the domctl interface alone.
+func (e *Error) version() bool {
+	return e.Errno == syscall.EACCES && (e.op == opEnable || e.Version != 0)
+}
+
 // Hint says what the errno means for this operation and what to do; it may be
 // empty. See the comments of the operations in kemari.h.
 func (e *Error) Hint() string {
 	switch {
 	case e.unsupported():
 		return "boot a Xen with the Kemari patches and CONFIG_KEMARI"
-	case e.Errno == syscall.EPROTO && e.Version != 0:
+	case e.Errno == syscall.EACCES && e.Version != 0:
 		return fmt.Sprintf("it implements Kemari interface %d, this program %d; install matching versions", e.Version, InterfaceVersion)
-	case e.Errno == syscall.EPROTO:
+	case e.version():
 		return fmt.Sprintf("it does not implement Kemari interface %d; install matching versions", InterfaceVersion)
 	case e.Errno == syscall.EACCES:
 		return fmt.Sprintf("this program speaks domctl interface %#x, the running Xen another one", abi.DomctlInterfaceVersion)
@@ -101,7 +107,7 @@ var hints = map[hintKey]string{
 	{opEnable, syscall.EINVAL}:       "bad role or dirty list size, or Xen has no Kemari support",
 	{opEnable, syscall.ENOMEM}:       "not enough free memory for the dirty list (xl info)",
 	{opSync, syscall.EBUSY}:          "an epoch is still uncommitted, or not released",
-	{opSync, syscall.EAGAIN}:         "the guest is starting a processor; release and try again",
+	{opSync, syscall.EAGAIN}:         "the guest is starting a processor and goes on running; try again",
 	{opRelease, syscall.EILSEQ}:      "the epoch is not that of the last sync",
 	{opRelease, syscall.EINVAL}:      "the domain is not in a state to be released that way",
 	{opSetState, syscall.EINVAL}:     "a record is malformed; the domain has to be destroyed",

@@ -147,8 +147,9 @@ func (s *State) decode(typ, inst uint16, data []byte) error {
 	case recDomain:
 		return s.decodeDomain(data)
 	case recFIFO:
-		if len(data)%8 != 0 {
-			return malformed("FIFO record of %d bytes", len(data))
+		// Empty if the guest has set up no more than control blocks.
+		if len(data)%8 != 0 || s.Domain.EvtchnABI != EvtchnFIFO {
+			return malformed("FIFO record of %d bytes, event channel ABI %d", len(data), s.Domain.EvtchnABI)
 		}
 		for ; len(data) > 0; data = data[8:] {
 			s.FIFO = append(s.FIFO, abi.GFN(binary.LittleEndian.Uint64(data)))
@@ -240,7 +241,7 @@ func (s *State) Encode() []byte {
 	b := appendRec(nil, recDomain, 0, domainLen)
 	b = appendU32(b, d.Version, d.NrVCPUs, d.EvtchnABI, d.GrantFrames)
 	b = appendU64(b, d.VMAssist, d.SharedInfoGFN, d.GuestTime)
-	if len(s.FIFO) > 0 {
+	if d.EvtchnABI == EvtchnFIFO {
 		b = appendRec(b, recFIFO, 0, len(s.FIFO)*8)
 		for _, gfn := range s.FIFO {
 			b = appendU64(b, uint64(gfn))

@@ -21,8 +21,10 @@ func genState(t *rapid.T) *State {
 		EvtchnABI: rapid.SampledFrom([]uint32{Evtchn2Level, EvtchnFIFO}).Draw(t, "abi"), GrantFrames: rapid.Uint32().Draw(t, "frames"),
 		VMAssist: u64.Draw(t, "assist"), SharedInfoGFN: u64.Draw(t, "shinfo"), GuestTime: u64.Draw(t, "time"),
 	}}
-	for _, g := range rapid.SliceOfN(u64, 0, 8).Draw(t, "fifo") {
-		s.FIFO = append(s.FIFO, abi.GFN(g))
+	if s.Domain.EvtchnABI == EvtchnFIFO {
+		for _, g := range rapid.SliceOfN(u64, 0, 8).Draw(t, "fifo") {
+			s.FIFO = append(s.FIFO, abi.GFN(g))
+		}
 	}
 	for id := range s.Domain.NrVCPUs {
 		if !rapid.Bool().Draw(t, "online") {
@@ -76,6 +78,7 @@ func TestRecordsMatchTheCStructs(t *testing.T) {
 		SshotExpires: 9, PeriodicPeriod: 10, IntrShadow: 11, PendingDbg: 12, FIFOControl: 13, FIFOTail: [16]uint32{14, 15, 15: 16}}
 	e := evtchnC{Port: 1, Status: 2, Priority: 3, VCPU: 2, LastqVCPU: 5, LastqPriority: 6, Pending: 1, U: 8}
 	b := append(appendRec(nil, recDomain, 0, domainLen), raw(&d)...)
+	b = appendRec(b, recFIFO, 0, 0) // no event array yet
 	b = append(appendRec(b, recVCPU, 2, vcpuLen), raw(&v)...)
 	b = append(appendRec(b, recEvtchn, 0, evtchnLen), raw(&e)...)
 	b = appendRec(b, recEnd, 0, 0)
@@ -136,6 +139,7 @@ func TestDecodeStateRejects(t *testing.T) {
 		"huge":            cat(domain, appendRec(nil, recHVM, 0, 1<<32-1), end),
 		"short domain":    cat(appendRec(nil, recDomain, 0, 8), make([]byte, 8), end),
 		"odd fifo":        cat(domain, appendRec(nil, recFIFO, 0, 4), make([]byte, 8), end),
+		"fifo of 2-level": cat((&State{Domain: DomainRec{Version: 1, NrVCPUs: 2, EvtchnABI: 2}}).Encode()[:recHeaderLen+domainLen], appendRec(nil, recFIFO, 0, 0), end),
 		"end with length": cat(domain, appendRec(nil, recEnd, 0, 8), make([]byte, 8)),
 		"domain instance": cat(appendRec(nil, recDomain, 1, domainLen), domain[recHeaderLen:], end),
 		"too big":         make([]byte, StateMax+1),

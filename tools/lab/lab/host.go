@@ -88,7 +88,7 @@ func (h *Host) configure() error {
 			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,mac=52:54:00:4b:%02x:%02x,romfile=", i, i, h.Number))
 		l.nets[name].Plug(h.Name, conn)
 	}
-	m.add("-gdb", "unix:"+filepath.Join(h.dir, "gdb.sock")+",server=on,wait=off")
+	m.add("-gdb", "unix:gdb.sock,server=on,wait=off") // in h.dir, whose full name may be too long
 
 	serial, err := m.chardev("serial")
 	if err != nil {

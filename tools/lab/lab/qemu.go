@@ -19,7 +19,7 @@ import (
 // XSAVE layout of newer models is inconsistent, and an emulated TSC reads
 // RDTSCP as RDTSC. NPT keeps Xen off shadow paging; AES and friends keep TLS
 // from dominating what is measured.
-const cpuModel = "qemu64,+svm,+npt,-monitor,-rdtscp,-cx16,+aes,+pclmulqdq,+ssse3,+sse4.1,+sse4.2,+popcnt"
+const cpuModel = "qemu64,+svm,+npt,-monitor,-rdtscp,+aes,+pclmulqdq,+ssse3,+sse4.1,+sse4.2,+popcnt"
 
 // A machine is one QEMU process, dead or alive.
 type machine struct {

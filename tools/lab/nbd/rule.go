@@ -34,7 +34,7 @@ type Rule struct {
 	Delay time.Duration // wait this long before carrying it out
 	Fail  Errno         // answer with this error and do not carry it out
 	Drop  bool          // neither carry it out nor ever answer
-	Hold  bool          // wait for Release or Discard
+	Hold  bool          // wait for Release or Discard; 16 held ones stop a QEMU's disk
 	// Stray requests are not waited for by Drain: they are stuck in the
 	// storage network, out of reach of whoever fences their host.
 	Stray bool

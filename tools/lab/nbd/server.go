@@ -93,8 +93,8 @@ func (l *LUN) Serve(listener net.Listener) error {
 }
 
 // maxInFlight bounds the requests of one connection that are carried out at
-// the same time; held ones count. It exceeds virtio-blk's queue of 256, so
-// that a hold never stops what comes after it.
+// the same time; held ones count. QEMU sends at most 16 (MAX_NBD_REQUESTS in
+// block/nbd.c), so that holding 16 requests of a host stops its disk.
 const maxInFlight = 1024
 
 // ServeConn serves one connection and closes it.

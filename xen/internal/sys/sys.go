@@ -67,6 +67,16 @@ func MapAnon(length int) ([]byte, syscall.Errno) {
 	return unsafe.Slice((*byte)(p), length), 0
 }
 
+// Reserve takes address space without memory, for Remap.
+func Reserve(length int) ([]byte, syscall.Errno) {
+	p, err := unix.MmapPtr(-1, 0, nil, uintptr(length), unix.PROT_NONE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, errnoOf(err)
+	}
+	return unsafe.Slice((*byte)(p), length), 0
+}
+
 // Remap replaces the pages under b by a fresh mapping of the device at the same
 // address (MAP_FIXED drops the old pages and installs the new area in one step,
 // so no other thread can be given the hole).
@@ -79,7 +89,7 @@ func Remap(fd int, b []byte, writable bool) syscall.Errno {
 	return 0
 }
 
-// Unmap undoes Map, MapAnon, and any Remap within b.
+// Unmap undoes Map, MapAnon, Reserve, and any Remap within b.
 func Unmap(b []byte) syscall.Errno {
 	if err := unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(b)), uintptr(len(b))); err != nil {
 		return errnoOf(err)

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build lab
+
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/kemari-ft/kemari/tools/lab/lab"
+)
+
+const restoreCfg = `name = "restoreone"
+type = "pvh"
+memory = 96
+vcpus = %d
+max_grant_version = 1
+kernel = "/opt/kemari/guest/vmlinuz"
+ramdisk = "/opt/kemari/guest/demo.img"
+extra = "console=hvc0 quiet guest.tick_ms=500"
+on_crash = "preserve"
+`
+
+// TestRestoreOne is the proof of the principle: guests with one and two vCPUs,
+// on a debug build of Xen, are synchronised once, destroyed and go on in a
+// domain of the same domid, ROUNDS times in all; a tenth of the rounds catches
+// a guest while it boots. At the end one is saved on each host and goes on on
+// the other, whose uptime is higher in one case and lower in the other.
+func TestRestoreOne(t *testing.T) {
+	rounds := number(t, "ROUNDS", 200)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	files := map[string]string{"guest/demo.img": demoGuest(ctx, t)}
+	for _, n := range []int{1, 2} {
+		files[fmt.Sprintf("guest/vcpus%d.cfg", n)] = writeFile(t, "cfg", fmt.Sprintf(restoreCfg, n))
+	}
+	l, first := start(ctx, t, lab.Config{Tools: []string{module + "tests/restoreone"}, Files: files}, "a")
+	more, err := l.Boot("b") // later, so that its uptime is lower
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts := append(first, more...)
+
+	var wg sync.WaitGroup
+	reports := make([]string, len(hosts))
+	errs := make([]error, len(hosts))
+	for i, h := range hosts {
+		n := rounds / 2
+		if i == 0 {
+			n = rounds - n
+		}
+		boot := (n + 9) / 10
+		wg.Go(func() {
+			reports[i], errs[i] = loop(ctx, h, i+1, n-boot, boot, i)
+		})
+	}
+	wg.Wait()
+	restored := 0
+	for i := range hosts {
+		t.Logf("%d vCPU(s), host %s:\n%s", i+1, hosts[i].Name, reports[i])
+		if errs[i] != nil {
+			t.Errorf("host %s: %v", hosts[i].Name, errs[i])
+		}
+		if m := regexp.MustCompile(`restored (\d+) of`).FindStringSubmatch(reports[i]); m != nil {
+			n, _ := strconv.Atoi(m[1])
+			restored += n
+		}
+	}
+	t.Logf("restored %d of %d", restored, rounds)
+	if t.Failed() {
+		return
+	}
+	for i := range hosts {
+		if err := across(ctx, t, hosts[i], hosts[1-i]); err != nil {
+			t.Errorf("from %s to %s: %v", hosts[i].Name, hosts[1-i].Name, err)
+		}
+	}
+}
+
+func loop(ctx context.Context, h *lab.Host, vcpus, rounds, boot, seed int) (string, error) {
+	call, err := h.Start(nil, "restoreone", "loop",
+		"-cfg", fmt.Sprintf("/opt/kemari/guest/vcpus%d.cfg", vcpus),
+		"-rounds", strconv.Itoa(rounds), "-boot", strconv.Itoa(boot), "-seed", strconv.Itoa(seed))
+	if err != nil {
+		return "", err
+	}
+	var out, errOut bytes.Buffer
+	status, err := call.Wait(ctx, &out, &errOut)
+	if err == nil && status.Code != 0 {
+		err = fmt.Errorf("restoreone: status %d: %s", status.Code, errOut.String())
+	}
+	return out.String(), err
+}
+
+// across saves a guest on one host and lets it go on on another.
+func across(ctx context.Context, t *testing.T, from, to *lab.Host) error {
+	const script = `set -e
+xl create /opt/kemari/guest/vcpus2.cfg >/dev/null
+n=0
+until grep -q "^tick 2 " /var/log/xen/guest-restoreone.log; do
+	sleep 1; n=$((n+1)); test $n -lt 120
+done
+D=$(xl domid restoreone)
+restoreone save $D /run/across.stream
+echo domid $D`
+	if _, err := from.Shell(ctx, "rm -f /var/log/xen/guest-restoreone*"); err != nil {
+		return err
+	}
+	out, err := from.Shell(ctx, script)
+	if err != nil {
+		return err
+	}
+	t.Logf("host %s: %s", from.Name, out)
+	local := t.TempDir() + "/across.stream"
+	if err := from.Pull(ctx, "/run/across.stream", local); err != nil {
+		return err
+	}
+	if err := to.Push(ctx, local, "/run/across.stream"); err != nil {
+		return err
+	}
+	out, err = to.Shell(ctx, `set -e
+rm -f /var/log/xen/guest-restoreone--kemari.log
+uptime=$(cut -d' ' -f1 /proc/uptime)
+restoreone restore /run/across.stream
+n=0
+until [ $(grep -c "^tick " /var/log/xen/guest-restoreone--kemari.log 2>/dev/null) -ge 3 ]; do
+	sleep 1; n=$((n+1)); test $n -lt 60
+done
+grep "^tick " /var/log/xen/guest-restoreone--kemari.log | head -n 3
+echo host up for $uptime s
+xl destroy restoreone`)
+	t.Logf("host %s: %s", to.Name, out)
+	return err
+}
