@@ -147,8 +147,8 @@ static void overflow(void)
     run(1);
 }
 
-/* The toolstack copies all of an epoch that is LOST; the next one is whole. */
-static void lost_is_of_one_epoch(void)
+/* What is lost stays lost: the domain stops until it is protected anew. */
+static void lost_until_disabled(void)
 {
     struct xen_kemari_sync s;
 
@@ -162,13 +162,22 @@ static void lost_is_of_one_epoch(void)
     s = close_epoch();
     CHECK_EQ(s.flags, XEN_KEMARI_LOST);
     run(1);
+    CHECK_EQ(guest.pause_count, 1);
+    CHECK_EQ(guest.notified, 2);
+
+    s = close_epoch();
+    CHECK_EQ(s.flags, XEN_KEMARI_LOST);
+
+    CHECK_EQ(op(XEN_KEMARI_OP_disable, 0), 0);
     CHECK_EQ(guest.pause_count, 0);
 
+    protect(MAX, MARK);
     emul_write(3);
     s = close_epoch();
     CHECK_EQ(s.flags, 0);
     CHECK_EQ(s.dirty_nr, 1);
-    run(2);
+    run(1);
+    CHECK_EQ(guest.pause_count, 0);
 }
 
 static void p2m_changed(void)
@@ -371,7 +380,7 @@ int main(void)
     RUN(selective);
     RUN(trigger_at_mark);
     RUN(overflow);
-    RUN(lost_is_of_one_epoch);
+    RUN(lost_until_disabled);
     RUN(p2m_changed);
     RUN(frozen_writes);
     RUN(preempted);

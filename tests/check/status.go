@@ -71,6 +71,7 @@ type ClockStatus struct {
 	StealNs       int64       `json:"steal_ns"` // all vCPUs
 	BootIDChanges uint64      `json:"boot_id_changes"`
 	Anomalies     uint64      `json:"anomalies"` // all ever seen; Recent holds the last ones
+	Backward      uint64      `json:"backward"`  // those of them that were steps backwards
 	WorstNs       int64       `json:"worst_ns"`  // largest size of all
 	Recent        []ClockStep `json:"recent,omitempty"`
 }

@@ -73,6 +73,10 @@ type clockState struct {
 
 func (c *clockState) note(what string, at, size int64) {
 	c.st.Anomalies++
+	switch what {
+	case check.MonoBack, check.TSCBack, check.StealBack:
+		c.st.Backward++
+	}
 	c.st.WorstNs = max(c.st.WorstNs, size)
 	if len(c.st.Recent) == recentSteps {
 		copy(c.st.Recent, c.st.Recent[1:])

@@ -22,12 +22,16 @@ import (
 
 const stateFile = "/run/restoreone.stream"
 
-// maxJump is less than a round keeps the guest away, and more than a loaded
-// machine keeps a host's CPU from running.
-const maxJump = 2 * time.Second
+// maxJump is what a loaded machine may keep a guest from running. Whether the
+// guest's absence shows in its clock is judged exactly, in round().
+const maxJump = 30 * time.Second
+
+// clockSlack is how much the guest's clock and dom0's may differ in rate over a
+// round.
+const clockSlack = 20 * time.Millisecond
 
 // settle is how long to wait for something that the guest should do at once.
-const settle = 90 * time.Second
+const settle = 4 * time.Minute
 
 func (h *host) loop(cfg string, rounds, boot int, seed int64) error {
 	rnd := rand.New(rand.NewSource(seed))
@@ -66,7 +70,7 @@ func (h *host) loop(cfg string, rounds, boot int, seed int64) error {
 			return err
 		}
 		for range rounds {
-			if err := g.round(round, done%2 == 1); err != nil {
+			if err := g.round(h, round, done%2 == 1); err != nil {
 				return fmt.Errorf("round %d: %w", done+1, err)
 			}
 			done++
@@ -229,23 +233,35 @@ func (g *guest) status() (check.Status, error) {
 	}
 }
 
-func (g *guest) round(round func(abi.DomID, bool) error, queue bool) error {
+func (g *guest) round(h *host, round func(abi.DomID, bool) error, queue bool) error {
+	asked := time.Now()
 	before, err := g.status()
 	if err != nil {
 		return err
 	}
+	answered := time.Now()
 	if err := round(g.dom, queue); err != nil {
 		return err
 	}
 	if err := g.open(); err != nil {
 		return err
 	}
+	askedAgain := time.Now()
 	after, err := g.status()
 	if err != nil {
 		return err
 	}
+	answeredAgain := time.Now()
 	if err := check.Continuity(before, after, maxJump); err != nil {
 		return fmt.Errorf("the guest is not the same any more: %w", err)
+	}
+	// The guest read its clock somewhere between question and answer.
+	least := askedAgain.Sub(answered) - h.resumed.Sub(h.stopping)
+	most := answeredAgain.Sub(asked) - h.resuming.Sub(h.stopped)
+	lived := time.Duration(after.Clocks.MonoNs - before.Clocks.MonoNs)
+	if lived < least-clockSlack || lived > most+clockSlack {
+		return fmt.Errorf("the guest's clock advanced by %v, where the host's says that it ran for %v to %v (it was away for %v)",
+			lived, least, most, h.resuming.Sub(h.stopped))
 	}
 	return g.ticks(1)
 }

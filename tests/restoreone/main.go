@@ -89,6 +89,10 @@ type host struct {
 	hc  *privcmd.Handle
 	ctl *domctl.Client
 	fm  *foreignmem.Handle
+
+	// The guest's last absence: it was stopped at an instant between the first
+	// two, and went on at one between the others.
+	stopping, stopped, resuming, resumed time.Time
 }
 
 func open() (*host, error) {
@@ -104,7 +108,7 @@ func open() (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &host{hc, ctl, fm}, nil
+	return &host{hc: hc, ctl: ctl, fm: fm}, nil
 }
 
 // found says what a sync met.
@@ -152,12 +156,14 @@ func (h *host) save(dom abi.DomID, file string, queue bool) (f found, err error)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+	h.stopping = time.Now()
 	r, err := op.Sync(true)
 	for errors.Is(err, syscall.EAGAIN) {
 		// An application processor is being started: it takes microseconds.
 		time.Sleep(time.Millisecond)
 		r, err = op.Sync(true)
 	}
+	h.stopped = time.Now()
 	if err != nil {
 		return f, err
 	}
@@ -286,12 +292,14 @@ func (h *host) restore(file string) (took time.Duration, err error) {
 	if err := sh.Restore(desc, last.Always, last.State); err != nil {
 		return 0, err
 	}
+	h.resuming = time.Now()
 	if err := sh.Resume(); err != nil {
 		return 0, err
 	}
 	if err := h.ctl.Unpause(dom); err != nil {
 		return 0, err
 	}
+	h.resumed = time.Now()
 	took = time.Since(start).Round(time.Microsecond)
 	if err := sh.Close(); err != nil {
 		return 0, err

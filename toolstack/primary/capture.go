@@ -5,6 +5,7 @@ package primary
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -32,7 +33,10 @@ type Capture struct {
 	mem    *guestmem.Memory
 
 	grants     *foreignmem.Mapping // nil until the guest has some
-	fixed      []stream.AlwaysPage // store, console and rings: Kind, Index, GFN
+	fixed      []stream.AlwaysPage // store and console: Kind, Index, GFN
+	rings      []stream.AlwaysPage // those of the disks, likewise
+	store      []byte              // image of the store page
+	left       []abi.GFN           // no always-sent pages any more, since the last commit
 	sent       map[abi.GFN][]byte  // always-sent pages as the secondary knows them
 	sentKind   map[abi.GFN]stream.AlwaysKind
 	always     []stream.AlwaysPage // reused
@@ -43,6 +47,22 @@ type Capture struct {
 // NewCapture enables Kemari for a domain in the primary's role and maps all
 // that it needs. From then on the domain stops at its first output.
 func NewCapture(op *kemariop.Client, fm *foreignmem.Handle, ctl *domctl.Client, params kemariop.EnableParams) (*Capture, kemariop.Status, error) {
+	status, err := op.Enable(params)
+	if err != nil {
+		return nil, status, err
+	}
+	// Mapped after log-dirty mode is on, so that no change of the p2m is
+	// missed.
+	c, err := AdoptCapture(op, fm, ctl, status)
+	if err != nil {
+		return nil, status, errors.Join(err, op.Disable())
+	}
+	return c, status, nil
+}
+
+// AdoptCapture maps all that is needed of a domain for which an earlier daemon
+// has enabled Kemari.
+func AdoptCapture(op *kemariop.Client, fm *foreignmem.Handle, ctl *domctl.Client, status kemariop.Status) (*Capture, error) {
 	dom := op.Domain()
 	c := &Capture{
 		dom: dom, op: op, fm: fm,
@@ -53,26 +73,47 @@ func NewCapture(op *kemariop.Client, fm *foreignmem.Handle, ctl *domctl.Client, 
 	} {
 		gfn, err := ctl.GetHVMParam(dom, index)
 		if err != nil {
-			return nil, kemariop.Status{}, err
+			return nil, err
 		}
 		if gfn != 0 {
 			c.fixed = append(c.fixed, stream.AlwaysPage{Kind: kind, GFN: abi.GFN(gfn)})
 		}
 	}
-	status, err := op.Enable(params)
-	if err != nil {
-		return nil, status, err
-	}
-	// Mapped after log-dirty mode is on, so that no change of the p2m is
-	// missed.
+	var err error
 	if c.shared, err = op.MapShared(fm, status.NrFrames); err == nil {
 		c.mem, err = guestmem.Map(fm, ctl, dom, false)
 	}
 	if err != nil {
-		return nil, status, errors.Join(err, c.Close(), op.Disable())
+		return nil, errors.Join(err, c.Close())
 	}
-	return c, status, nil
+	return c, nil
 }
+
+// Fixed returns the page of one of the kinds that a guest has once, and does
+// not choose: the store's and the console's. It is nil if there is none.
+func (c *Capture) Fixed(kind stream.AlwaysKind) []byte {
+	for _, p := range c.fixed {
+		if p.Kind == kind {
+			return c.mem.Page(p.GFN)
+		}
+	}
+	return nil
+}
+
+// SetStore gives the image of the store page that goes into the epochs: one
+// which was found quiet. xenstored writes to the page itself at any time.
+func (c *Capture) SetStore(image []byte) { c.store = image }
+
+// Forget makes the next epoch carry all always-sent pages with their contents:
+// the one before did not reach the secondary, or who sent it is not known.
+func (c *Capture) Forget() {
+	for gfn := range c.sentKind {
+		c.sentKind[gfn] = ^stream.AlwaysKind(0)
+	}
+}
+
+// Committed says that the secondary holds the last epoch.
+func (c *Capture) Committed() { c.left = c.left[:0] }
 
 // Memory is the guest's memory.
 func (c *Capture) Memory() *guestmem.Memory { return c.mem }
@@ -111,9 +152,44 @@ func (c *Capture) Epoch(w *stream.Writer, generation, number uint64, r kemariop.
 	if err := w.Begin(generation, number, full); err != nil {
 		return none, err
 	}
-	if err := c.writePages(w, full); err != nil {
+	if full {
+		for gfn, page := range c.mem.All() {
+			if c.alwaysGFNs[gfn] {
+				continue
+			}
+			if err := w.Page(gfn, page); err != nil {
+				return none, err
+			}
+		}
+	} else if err := c.writePages(w); err != nil {
 		return none, err
 	}
+	return c.finish(w, r, full, rings, nodes)
+}
+
+// LastRound ends a full epoch whose memory has been sent while the guest ran.
+// unsent are the pages that changed since they were sent, beside those which
+// the harvest found.
+func (c *Capture) LastRound(w *stream.Writer, r kemariop.SyncResult, unsent []abi.GFN, rings []stream.Ring, nodes []byte) (stream.Sent, error) {
+	var none stream.Sent
+	if r.Flags&kemariop.SyncLost != 0 {
+		return none, fmt.Errorf("%s: first copy: %w", c.dom, ErrLost)
+	}
+	if err := c.changes(r); err != nil {
+		return none, err
+	}
+	if err := c.readAlways(r, true); err != nil {
+		return none, err
+	}
+	c.pages = append(c.pages, unsent...)
+	if err := c.writePages(w); err != nil {
+		return none, err
+	}
+	return c.finish(w, r, true, rings, nodes)
+}
+
+func (c *Capture) finish(w *stream.Writer, r kemariop.SyncResult, full bool, rings []stream.Ring, nodes []byte) (stream.Sent, error) {
+	var none stream.Sent
 	if err := w.Always(c.always); err != nil {
 		return none, err
 	}
@@ -152,23 +228,13 @@ func (c *Capture) changes(r kemariop.SyncResult) error {
 		}
 		c.pages = append(c.pages, gfn)
 	}
-	slices.Sort(c.pages)
-	c.pages = slices.Compact(c.pages)
 	return nil
 }
 
-func (c *Capture) writePages(w *stream.Writer, full bool) error {
-	if full {
-		for gfn, page := range c.mem.All() {
-			if c.alwaysGFNs[gfn] {
-				continue
-			}
-			if err := w.Page(gfn, page); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+// writePages sends c.pages as they are now.
+func (c *Capture) writePages(w *stream.Writer) error {
+	slices.Sort(c.pages)
+	c.pages = slices.Compact(c.pages)
 	for _, gfn := range c.pages {
 		if c.alwaysGFNs[gfn] {
 			continue
@@ -195,9 +261,15 @@ func (c *Capture) readAlways(r kemariop.SyncResult, full bool) error {
 	}
 	c.always = c.always[:0]
 	clear(c.alwaysGFNs)
-	for _, p := range c.fixed {
-		if err := c.addAlways(p.Kind, p.Index, p.GFN, c.mem.Page(p.GFN), full); err != nil {
-			return err
+	for _, list := range [...][]stream.AlwaysPage{c.fixed, c.rings} {
+		for _, p := range list {
+			page := c.mem.Page(p.GFN)
+			if p.Kind == stream.AlwaysStore && c.store != nil {
+				page = c.store
+			}
+			if err := c.addAlways(p.Kind, p.Index, p.GFN, page, full); err != nil {
+				return err
+			}
 		}
 	}
 	for _, entry := range entries {
@@ -220,9 +292,11 @@ func (c *Capture) readAlways(r kemariop.SyncResult, full bool) error {
 	for gfn := range c.sent {
 		if !c.alwaysGFNs[gfn] {
 			delete(c.sent, gfn)
-			c.pages = append(c.pages, gfn)
+			delete(c.sentKind, gfn)
+			c.left = append(c.left, gfn)
 		}
 	}
+	c.pages = append(c.pages, c.left...)
 	return nil
 }
 
@@ -264,4 +338,31 @@ func (c *Capture) grantFrame(i int) ([]byte, error) {
 		c.grants = m
 	}
 	return c.grants.Page(i), nil
+}
+
+// SetRings says in which pages the rings of the disks are.
+func (c *Capture) SetRings(refs []abi.GrantRef) error {
+	c.rings = c.rings[:0]
+	for i, ref := range refs {
+		// struct grant_entry_v1: flags u16, domid u16, frame u32; see
+		// xen/include/public/grant_table.h.
+		const size, perFrame = 8, abi.PageSize / 8
+		frame, err := c.grantFrame(int(ref / perFrame))
+		if err != nil {
+			return err
+		}
+		entry := frame[ref%perFrame*size:]
+		gfn := abi.GFN(binary.LittleEndian.Uint32(entry[4:]))
+		c.rings = append(c.rings, stream.AlwaysPage{Kind: stream.AlwaysRing, Index: uint32(i), GFN: gfn})
+	}
+	return nil
+}
+
+// FixedGFNs are the gfns of the store's and the console's page.
+func (c *Capture) FixedGFNs() map[abi.GFN]bool {
+	gfns := map[abi.GFN]bool{}
+	for _, p := range c.fixed {
+		gfns[p.GFN] = true
+	}
+	return gfns
 }

@@ -33,6 +33,10 @@ type Shell struct {
 	fm  *foreignmem.Handle
 	ctl *domctl.Client
 	mem *guestmem.Memory
+
+	// The store's and the console's page, which belong to the shell's
+	// xenstored and xenconsoled until activation.
+	store, console abi.GFN
 }
 
 // OpenShell takes a freshly made shell: parks its events, pauses it once more,
@@ -48,6 +52,16 @@ func OpenShell(op *kemariop.Client, fm *foreignmem.Handle, ctl *domctl.Client) (
 	return &Shell{dom: op.Domain(), op: op, fm: fm, ctl: ctl, mem: mem}, nil
 }
 
+// Keep protects the store's and the console's page of a guest from epochs.
+func (s *Shell) Keep(d *shell.Description) {
+	s.store = abi.GFN(d.Param(xlstream.ParamStorePFN))
+	s.console = abi.GFN(d.Param(xlstream.ParamConsolePFN))
+}
+
+func (s *Shell) kept(gfn abi.GFN) bool {
+	return gfn != 0 && (gfn == s.store || gfn == s.console)
+}
+
 // Memory is the shell's memory.
 func (s *Shell) Memory() *guestmem.Memory { return s.mem }
 
@@ -56,6 +70,9 @@ func (s *Shell) Close() error { return s.mem.Close() }
 
 // Write puts a page into the shell, making room for it if there is none.
 func (s *Shell) Write(gfn abi.GFN, data []byte) error {
+	if s.kept(gfn) {
+		return nil
+	}
 	page := s.mem.Page(gfn)
 	if page == nil {
 		if err := s.ctl.PopulatePhysmap(s.dom, []abi.GFN{gfn}); err != nil {
@@ -79,7 +96,7 @@ var zeros [abi.PageSize]byte
 
 // Hole takes a page away.
 func (s *Shell) Hole(gfn abi.GFN) error {
-	if s.mem.Page(gfn) == nil {
+	if s.mem.Page(gfn) == nil || s.kept(gfn) {
 		return nil
 	}
 	if err := s.ctl.DecreaseReservation(s.dom, []abi.GFN{gfn}); err != nil {
@@ -128,6 +145,19 @@ func (s *Shell) applyLists(zeros, holes []abi.GFN) error {
 // Restore sets the state of the last epoch: everything but letting the guest
 // run. After an error the shell is of no use any more.
 func (s *Shell) Restore(d *shell.Description, always []stream.AlwaysPage, records []byte) error {
+	if err := s.Prepare(d, always, records); err != nil {
+		return err
+	}
+	page, image := s.StorePage(always)
+	if page != nil {
+		writeStoreRing(page, image)
+	}
+	return nil
+}
+
+// Prepare is Restore but for the store page, over which xenstored is spoken to
+// first.
+func (s *Shell) Prepare(d *shell.Description, always []stream.AlwaysPage, records []byte) error {
 	state, err := kemariop.DecodeState(records)
 	if err != nil {
 		return err
@@ -137,6 +167,9 @@ func (s *Shell) Restore(d *shell.Description, always []stream.AlwaysPage, record
 		return err
 	}
 	if err := s.placeXenPages(always); err != nil {
+		return err
+	}
+	if err := s.clearFIFO(always); err != nil {
 		return err
 	}
 	if err := s.ctl.SetHVMContext(s.dom, context); err != nil {
@@ -150,6 +183,31 @@ func (s *Shell) Restore(d *shell.Description, always []stream.AlwaysPage, record
 		return err
 	}
 	return s.writeAlways(always)
+}
+
+// StorePage returns the shell's store page and the guest's image of it, nil if
+// the guest has none.
+func (s *Shell) StorePage(always []stream.AlwaysPage) (page, image []byte) {
+	for _, p := range always {
+		if p.Kind == stream.AlwaysStore {
+			return s.mem.Page(p.GFN), p.Data
+		}
+	}
+	return nil, nil
+}
+
+// clearFIFO empties the pages of event words: what the guest had there before
+// it gave them to Xen may look like queued events, and Xen creates no port
+// that is queued (evtchn_is_busy()).
+func (s *Shell) clearFIFO(always []stream.AlwaysPage) error {
+	for _, p := range always {
+		if p.Kind == stream.AlwaysFIFO {
+			if err := s.Zero(p.GFN); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Resume lets the guest run, unless the toolstack's own pause still holds it.
@@ -220,7 +278,7 @@ func (s *Shell) writeAlways(always []stream.AlwaysPage) error {
 		case stream.AlwaysGrant:
 			writeGrants(page, p.Data, p.Index == 0)
 		case stream.AlwaysStore:
-			writeStoreRing(page, p.Data)
+			// Last, see Prepare.
 		default:
 			copy(page, p.Data)
 		}

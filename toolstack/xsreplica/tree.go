@@ -184,3 +184,6 @@ func LibxlDevices(dom abi.DomID, nodes []Node) []Node {
 	}
 	return out
 }
+
+// Roots are the directories below which lies all that is replicated.
+func Roots(dom abi.DomID) []string { return []string{frontRoot(dom), backRoot(dom)} }

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"slices"
+	"syscall"
+
+	"github.com/kemari-ft/kemari/xen/abi"
+	"github.com/kemari-ft/kemari/xen/kemariop"
+)
+
+// someGFN is RAM of a guest of 80 MiB, behind its kernel.
+const someGFN abi.GFN = 0x4800
+
+// wantDirty compares a dirty list, in any order.
+func (t *try) wantDirty(what string, got []uint64, want ...uint64) {
+	got = slices.Clone(got)
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.fail("%s: got %#x, want %#x", what, got, want)
+	}
+}
+
+var dirtyCases = []testCase{
+	{"grant-copy-is-logged", func(t *try) {
+		g := t.guest(guestSpec{})
+		_, shared := t.primary(g, 64, 32)
+		store := uint64(t.storeGFN(g))
+		for range 3 {
+			t.fill(g)
+			t.fill(g) // a page is listed once
+			r := t.sync(g)
+			t.wantDirty("dirty", t.dirty(shared, r), store)
+			equal(t, "flags", r.Flags, 0)
+			t.resume(g, r)
+		}
+		r := t.sync(g)
+		t.wantDirty("dirty when nothing happened", t.dirty(shared, r))
+	}},
+	{"halves-alternate", func(t *try) {
+		g := t.guest(guestSpec{})
+		_, shared := t.primary(g, 64, 32)
+		half := t.sync(g).DirtyHalf
+		t.must(g.c.Release(1, kemariop.ReleaseOut|kemariop.ReleaseUnpause))
+		for range 4 {
+			t.fill(g)
+			r := t.sync(g)
+			equal(t, "half", r.DirtyHalf, half^1)
+			half = r.DirtyHalf
+			equal(t, "dirty", len(t.dirty(shared, r)), 1)
+			t.resume(g, r)
+		}
+	}},
+	{"foreign-write-is-not-logged", func(t *try) {
+		// Xen cannot know: dom0 has to write by grant copy, or into pages
+		// that are sent at each sync.
+		g := t.guest(guestSpec{})
+		_, shared := t.primary(g, 64, 32)
+		m, err := t.fm.Map(g.dom, []abi.GFN{someGFN}, true)
+		t.must(err)
+		t.later(func() { m.Close() })
+		t.must(m.Err(0))
+		m.Bytes()[0]++
+		r := t.sync(g)
+		t.wantDirty("dirty", t.dirty(shared, r))
+	}},
+	{"balloon", func(t *try) {
+		g := t.guest(guestSpec{})
+		_, shared := t.primary(g, 64, 32)
+		entry := uint64(someGFN) | 1<<63
+		t.must(t.ctl.DecreaseReservation(g.dom, []abi.GFN{someGFN}))
+		r := t.sync(g)
+		t.wantDirty("after decrease_reservation", t.dirty(shared, r), entry)
+		m, err := t.fm.Map(g.dom, []abi.GFN{someGFN}, false)
+		t.must(err)
+		equal(t, "page there", m.Present(0), false)
+		t.must(m.Close())
+		t.resume(g, r)
+		t.must(t.ctl.PopulatePhysmap(g.dom, []abi.GFN{someGFN}))
+		r = t.sync(g)
+		if list := t.dirty(shared, r); !slices.Contains(list, entry) {
+			t.fail("after populate_physmap: got %#x, want %#x among them", list, entry)
+		}
+		t.resume(g, r)
+		r = t.sync(g)
+		t.wantDirty("later", t.dirty(shared, r))
+		t.resume(g, r)
+		t.must(t.ctl.AddToPhysmap(g.dom, abi.MapSpaceSharedInfo, 0, someGFN))
+		r = t.sync(g)
+		if list := t.dirty(shared, r); !slices.Contains(list, entry) {
+			t.fail("after add_to_physmap: got %#x, want %#x among them", list, entry)
+		}
+		always, err := shared.Always(r.AlwaysNr)
+		t.must(err)
+		if !slices.ContainsFunc(always, func(e uint64) bool {
+			kind, _, gfn := kemariop.AlwaysEntry(e)
+			return kind == kemariop.AlwaysSharedInfo && gfn == someGFN
+		}) {
+			t.fail("always-sent pages: got %#x, want shared_info at %#x among them", always, uint64(someGFN))
+		}
+	}},
+	{"mark-triggers", func(t *try) {
+		g := t.guest(guestSpec{})
+		s, shared := t.primary(g, 64, 4)
+		ev, local := t.notification(g, s)
+		for i := range abi.GFN(3) {
+			t.must(t.ctl.DecreaseReservation(g.dom, []abi.GFN{someGFN + i}))
+		}
+		equal(t, "state below the mark", t.state(g), 0)
+		t.fill(g)
+		equal(t, "state at the mark", t.state(g), triggered)
+		trigger, _ := shared.Trigger()
+		equal(t, "trigger", trigger, kemariop.TriggerMark)
+		if !ev.notified(local, waitLong) {
+			t.fail("notification: got none, want one")
+		}
+		r := t.sync(g)
+		equal(t, "dirty", r.DirtyNr, 4)
+		equal(t, "flags", r.Flags, 0)
+		for i := range abi.GFN(4) { // others fill the list of a frozen domain
+			t.must(t.ctl.PopulatePhysmap(g.dom, []abi.GFN{someGFN + i%3}))
+			t.must(t.ctl.DecreaseReservation(g.dom, []abi.GFN{someGFN + i%3}))
+		}
+		t.resume(g, r)
+		equal(t, "state after a release with a full list", t.state(g), triggered)
+		if !ev.notified(local, waitLong) {
+			t.fail("notification after the release: got none, want one")
+		}
+	}},
+	{"mark-triggers-running-guest", func(t *try) {
+		g := t.guest(guestSpec{running: true, vcpus: 2})
+		s, shared := t.primary(g, 4096, 32)
+		t.must(g.c.Tap(t.consolePort(g), kemariop.TapPass))
+		ev, local := t.notification(g, s)
+		for range 10 {
+			if !ev.notified(local, waitLong) {
+				t.fail("notification: got none, want one: the guest writes 128 KiB and more")
+				return
+			}
+			trigger, _ := shared.Trigger()
+			r := t.sync(g)
+			equal(t, "flags", r.Flags, 0)
+			if trigger == kemariop.TriggerMark && (r.DirtyNr < 32 || r.DirtyNr > 1024) {
+				t.fail("dirty: got %d, want the mark, 32, and little more", r.DirtyNr)
+			}
+			t.resume(g, r)
+		}
+	}},
+	{"full-list-is-lost", func(t *try) {
+		g := t.guest(guestSpec{})
+		t.primary(g, 4, 4)
+		for i := range abi.GFN(5) {
+			t.must(t.ctl.DecreaseReservation(g.dom, []abi.GFN{someGFN + i}))
+		}
+		for range 2 { // it stays so
+			equal(t, "state", t.state(g), triggered)
+			r := t.sync(g)
+			equal(t, "flags", r.Flags, kemariop.SyncLost)
+			if r.DirtyNr > 4 {
+				t.fail("dirty: got %d, want 4 at most", r.DirtyNr)
+			}
+			t.resume(g, r)
+		}
+		t.want("disable", g.disable(), 0)
+		t.primary(g, 4, 4)
+		equal(t, "flags of a new protection", t.sync(g).Flags, 0)
+	}},
+	{"log-dirty-is-ours", func(t *try) {
+		g := t.guest(guestSpec{})
+		_, shared := t.primary(g, 64, 32)
+		foreign := func(want syscall.Errno) {
+			t.wantErr("ENABLE_LOGDIRTY", t.ctl.EnableLogDirty(g.dom), want)
+			_, _, err := t.ctl.DirtyBitmap(g.dom, 64, false)
+			t.wantErr("PEEK", err, want)
+			_, _, err = t.ctl.DirtyBitmap(g.dom, 64, true)
+			t.wantErr("CLEAN", err, want)
+			t.wantErr("OFF", t.ctl.DisableLogDirty(g.dom), want)
+		}
+		foreign(syscall.EBUSY)
+		t.fill(g)
+		r := t.sync(g)
+		foreign(syscall.EBUSY)
+		t.wantDirty("dirty", t.dirty(shared, r), uint64(t.storeGFN(g)))
+		t.want("disable", g.disable(), 0)
+		foreign(0)
+		t.want("enable afterwards", g.enable(primary, 64, 32), 0)
+	}},
+	{"log-dirty-of-others", func(t *try) {
+		g := t.guest(guestSpec{})
+		t.must(t.ctl.EnableLogDirty(g.dom))
+		t.want("enable", g.enable(primary, 64, 32), syscall.EBUSY)
+		s, err := g.c.Status()
+		t.must(err)
+		equal(t, "status", s, kemariop.Status{Version: kemariop.InterfaceVersion})
+		t.fill(g)
+		store := uint64(t.storeGFN(g))
+		bits, _, err := t.ctl.DirtyBitmap(g.dom, store+1, false)
+		t.must(err)
+		if bits[store/8]>>(store%8)&1 == 0 {
+			t.fail("the others' bitmap: got no bit for %#x, want one", store)
+		}
+		t.must(t.ctl.DisableLogDirty(g.dom))
+		t.want("enable afterwards", g.enable(primary, 64, 32), 0)
+	}},
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pair
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/kemari-ft/kemari/tests/initramfs"
+	"github.com/kemari-ft/kemari/tools/lab/cache"
+	"github.com/kemari-ft/kemari/tools/lab/image"
+)
+
+// BuildGuest builds the demonstration guest's initramfs.
+func BuildGuest(ctx context.Context, out string, log func(string)) error {
+	store, err := cache.Open()
+	if err != nil {
+		return err
+	}
+	builder, err := image.NewBuilder(store, log)
+	if err != nil {
+		return err
+	}
+	kernel, err := builder.GuestKernel(ctx)
+	if err != nil {
+		return err
+	}
+	bin := out + ".init"
+	defer os.Remove(bin)
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, module+"tests/guest")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the demonstration guest: %w\n%s", err, text)
+	}
+	modules := filepath.Join(kernel.Root, "usr/lib/modules", kernel.Release)
+	return initramfs.Build(out, bin, modules, []string{"xen-blkfront"})
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build lab
+
+package scenario
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/kemari-ft/kemari/tests/check"
+	"github.com/kemari-ft/kemari/tests/pair"
+	"github.com/kemari-ft/kemari/tools/lab/lab"
+	"github.com/kemari-ft/kemari/tools/lab/nbd"
+)
+
+// startPair boots two hosts and, on both, a guest that has nothing to do with
+// the rest.
+func startPair(ctx context.Context, t *testing.T) (*pair.Pair, []*bystander) {
+	t.Helper()
+	p, err := pair.Start(ctx, pair.Config{Log: func(s string) { t.Log(s) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the hosts' consoles and kemarid's logs are in %s", p.Lab.Dir())
+		}
+		p.Close()
+	})
+	var all []*bystander
+	for _, h := range []*lab.Host{p.A(), p.B()} {
+		all = append(all, newBystander(ctx, t, p, h))
+	}
+	return p, all
+}
+
+// bystander is a guest that nobody protects.
+type bystander struct {
+	p     *pair.Pair
+	h     *lab.Host
+	guest *pair.Guest
+	first check.Status
+}
+
+func newBystander(ctx context.Context, t *testing.T, p *pair.Pair, h *lab.Host) *bystander {
+	t.Helper()
+	b := &bystander{p: p, h: h}
+	var err error
+	if b.guest, err = p.Create(ctx, h, pair.Spec{Name: "bystander"}, false); err != nil {
+		t.Fatal(err)
+	}
+	if b.first, err = b.guest.Status(ctx, h); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := b.guest.DomID(ctx, h); err != nil || d != "1" {
+		t.Fatalf("the first guest of host %s has domid %s, %v", h.Name, d, err)
+	}
+	return b
+}
+
+// undisturbed: the guest ran through all of it, in the same domain.
+func (b *bystander) undisturbed(ctx context.Context, t *testing.T) {
+	t.Helper()
+	now, err := b.guest.Status(ctx, b.h)
+	if err != nil {
+		t.Errorf("the bystander of host %s: %v", b.h.Name, err)
+		return
+	}
+	if err := check.Continuity(b.first, now, pair.MaxJump); err != nil {
+		t.Errorf("the bystander of host %s was disturbed: %v", b.h.Name, err)
+	}
+	if now.Ticks <= b.first.Ticks {
+		t.Errorf("the bystander of host %s stood still at tick %d", b.h.Name, now.Ticks)
+	}
+	b.first = now
+}
+
+// report prints the figures of a failover.
+func report(t *testing.T, o pair.Outcome) {
+	t.Helper()
+	t.Logf("from the cut to the guest's next tick %v: host b noticed after %v; then fence, activation (%v) and the wait for a tick, %v",
+		o.Tick.Sub(o.Cut).Round(time.Millisecond), o.Fence.Sub(o.Cut).Round(time.Millisecond),
+		o.Activated.Total.Round(time.Millisecond), o.Tick.Sub(o.Fence).Round(time.Millisecond))
+	t.Logf("%d ticks printed, %d of them twice; link %d of the chain, verified", o.Ticks.Ticks, o.Ticks.Rewinds, o.After.Chain.Link)
+	if d := o.After.Disk; d != nil {
+		t.Logf("%d records acknowledged, all on the disk; host a's writes: %d, host b's: %d, of which %d were a's before; %d requests left behind by a",
+			d.Acked, o.LUN.Before, o.LUN.After, o.LUN.Repeated, o.LUN.Pending)
+	}
+}
+
+// TestFailover takes a guest without a disk through the power cut of its host.
+func TestFailover(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Minute)
+	defer cancel()
+	p, others := startPair(ctx, t)
+	failover(ctx, t, p, others, pair.Spec{Name: "ft", VCPUs: 2, Extra: "guest.tick_ms=500"}, nil, nil)
+}
+
+// TestFailoverDisk is the same with a disk, in the middle of its work: requests
+// that were let out and are not answered when the power goes are executed again
+// on the other host.
+func TestFailoverDisk(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Minute)
+	defer cancel()
+	p, others := startPair(ctx, t)
+	spec := pair.Spec{Name: "ft", Disk: "/dev/lun/lun0", Extra: "guest.tick_ms=500"}
+	var held *nbd.Rule
+	failover(ctx, t, p, others, spec, func(g *pair.Guest) {
+		if err := g.Obey(ctx, p.A(), "load disk"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := g.Tick(ctx, p.A(), g.Len(), 3); err != nil {
+			t.Fatal(err)
+		}
+		held = p.Lab.LUN("lun0").Add(&nbd.Rule{Match: nbd.Match{Host: "a", Ops: []nbd.Op{nbd.Write}}, Hold: true})
+		wait, cancel := context.WithTimeout(ctx, 2*time.Minute)
+		defer cancel()
+		if err := held.Taken(wait, 2); err != nil {
+			t.Fatal(err)
+		}
+	}, func() {
+		// They are in the fabric when the host dies. The fence must not
+		// succeed before they are gone.
+		held.Remove()
+		t.Logf("%d writes were held at the disk when the power went", held.Discard())
+	})
+}
+
+func failover(ctx context.Context, t *testing.T, p *pair.Pair, others []*bystander, spec pair.Spec, before func(*pair.Guest), meanwhile func()) {
+	t.Helper()
+	mark := len(p.Lab.LUN("lun0").Log())
+	g, err := p.Create(ctx, p.A(), spec, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := p.Protected(ctx, spec.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("protected: generation %d, epoch %d", st.Generation, st.Epoch)
+	status, err := g.Status(ctx, p.A())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := p.Compare(ctx, g, false); err != nil {
+		t.Fatal(err)
+	} else {
+		t.Logf("at epoch %d guest and shell have the same %d pages (and %d that travel with the rings)", c.Epoch, c.Pages, c.Always)
+	}
+	if status, err = g.Status(ctx, p.A()); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range others {
+		b.undisturbed(ctx, t)
+	}
+	if before != nil {
+		before(g)
+	}
+	o, err := p.Failover(ctx, g, &status, mark, meanwhile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report(t, o)
+	others[1].undisturbed(ctx, t)
+	if err := p.Console(ctx, g); err != nil {
+		t.Error(err)
+	}
+	if err := p.Shutdown(ctx, g); err != nil {
+		t.Error(err)
+	}
+	others[1].undisturbed(ctx, t)
+}

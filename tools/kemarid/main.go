@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Kemarid keeps guests alive when their host dies: it synchronises the guests
+// of this host with another one, and holds the copies of the other's. See
+// kemari.conf(5) and docs/ARCHITECTURE.md.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/kemari-ft/kemari/toolstack/config"
+	"github.com/kemari-ft/kemari/toolstack/daemon"
+	"github.com/kemari-ft/kemari/toolstack/host"
+)
+
+func main() {
+	file := flag.String("config", config.File, "configuration of this host, see kemari.conf(5)")
+	debug := flag.Bool("debug", false, "log more")
+	flag.Parse()
+	level := slog.LevelInfo
+	if *debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	if err := run(*file, log); err != nil {
+		log.Error("kemarid ends", "error", err)
+		os.Exit(1)
+	}
+}
+
+func run(file string, log host.Log) error {
+	cfg, err := config.LoadHost(file)
+	if err != nil {
+		return err
+	}
+	h, err := host.Open(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return daemon.New(h).Run(ctx, func() {
+		log.Info("kemarid is ready", "xen", h.Identity.XenVersion, "host", h.Identity.UUID)
+		if err := notify("READY=1"); err != nil {
+			log.Warn("telling the service manager", "error", err)
+		}
+	})
+}
+
+// notify tells systemd about this service, if it was started by it; see
+// sd_notify(3).
+func notify(state string) error {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return nil
+	}
+	if path[0] == '@' {
+		path = "\x00" + path[1:]
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("sd_notify: %w", err)
+	}
+	defer c.Close()
+	_, err = c.Write([]byte(state))
+	return err
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/kemari-ft/kemari/toolstack/control"
+	"github.com/kemari-ft/kemari/toolstack/lease"
+	"github.com/kemari-ft/kemari/toolstack/primary"
+	"github.com/kemari-ft/kemari/toolstack/replica"
+	"github.com/kemari-ft/kemari/toolstack/secondary"
+)
+
+// Answer is the daemon's control.Handler.
+func (d *Daemon) Answer(ctx context.Context, r *control.Request, progress func(string)) control.Reply {
+	var reply control.Reply
+	var err error
+	switch r.Op {
+	case control.OpStatus:
+		reply, err = d.status(r)
+	case control.OpProtect:
+		err = d.protect(ctx, r.Guest, r.Peer, r.Interval, progress)
+	case control.OpUnprotect:
+		err = d.unprotect(ctx, r.Guest, r.PeerIsOff, progress)
+	case control.OpFailover:
+		err = d.failover(ctx, r.Guest, r.PeerIsOff, progress)
+	case control.OpCheck:
+		peer := r.Peer
+		if peer == "" {
+			peer = d.host.Config.Peer.String()
+		}
+		reply.Reasons = d.check(ctx, peer)
+	case control.OpPrepare:
+		var id uuid.UUID
+		if id, err = uuid.Parse(r.UUID); err == nil {
+			dom, perr := d.prepare(ctx, id, r.Name, r.Peer, r.Interval, r.Config)
+			reply.DomID, err = uint16(dom), perr
+		}
+	}
+	if err != nil {
+		reply.Error = err.Error()
+	}
+	return reply
+}
+
+// lookUp finds what is known of a guest under a name, domid or UUID.
+func (d *Daemon) lookUp(guest string) (*guarded, *secondary.Receiver, uuid.UUID, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, g := range d.primaries {
+		if g.policy.Name == guest || id.String() == guest {
+			return g, nil, id, nil
+		}
+	}
+	for id, r := range d.secondaries {
+		if r.Status().Name == guest || id.String() == guest {
+			return nil, r, id, nil
+		}
+	}
+	_, _, id, err := d.host.Resolve(guest)
+	if err != nil {
+		return nil, nil, id, err
+	}
+	return d.primaries[id], d.secondaries[id], id, nil
+}
+
+// unprotect ends a protection, and waits until the guest is an ordinary one.
+func (d *Daemon) unprotect(ctx context.Context, guest string, peerIsOff bool, progress func(string)) error {
+	g, r, id, err := d.lookUp(guest)
+	switch {
+	case err != nil:
+		return err
+	case g == nil && r != nil:
+		return fmt.Errorf("this host holds the copy of %s; unprotect it on the host where it runs", guest)
+	}
+	if err := d.host.Records.RemovePolicy(id); err != nil {
+		return err
+	}
+	if g == nil {
+		return fmt.Errorf("%s is not protected", guest)
+	}
+	g.session.Send(replica.Unprotect{})
+	if peerIsOff {
+		g.session.PeerIsOff()
+	}
+	return d.await(ctx, g.session, progress)
+}
+
+// await waits for the end of a session.
+func (d *Daemon) await(ctx context.Context, s *primary.Session, progress func(string)) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.Done():
+			return s.Err()
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			st := s.Status(false)
+			progress(strings.TrimSpace(st.Waiting + " " + st.Text))
+		}
+	}
+}
+
+// failover lets the guest go on at the other host, or here if this one holds
+// the copy.
+func (d *Daemon) failover(ctx context.Context, guest string, peerIsOff bool, progress func(string)) error {
+	g, r, id, err := d.lookUp(guest)
+	switch {
+	case err != nil:
+		return err
+	case g != nil && peerIsOff:
+		return fmt.Errorf("%s runs here; to end its protection, use kemari unprotect --peer-is-off", guest)
+	case g != nil:
+		g.session.Send(replica.HandOver{})
+		if err := d.await(ctx, g.session, progress); err != nil {
+			return err
+		}
+		if rec, err := d.host.Records.Load(id); err != nil || rec.Phase != lease.HandedOver {
+			return errors.Join(err, fmt.Errorf("%s was not handed over: %s", guest, g.session.Status(false).Text))
+		}
+		return nil
+	case r == nil:
+		return fmt.Errorf("%s is not protected", guest)
+	}
+	r.Failover(peerIsOff)
+	tick := time.NewTicker(pollTime)
+	defer tick.Stop()
+	said := ""
+	for {
+		st := r.Status()
+		if st.Activation != nil {
+			return nil
+		}
+		if st.Text != said {
+			said = st.Text
+			progress(said)
+		}
+		select {
+		case <-r.Done():
+			if r.Status().Activation == nil {
+				return errors.Join(errors.New("the guest was not activated"), r.Err())
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// status describes the host and its guests, or one of them.
+func (d *Daemon) status(r *control.Request) (control.Reply, error) {
+	guests, err := d.host.Records.Guests()
+	if err != nil {
+		return control.Reply{}, err
+	}
+	d.mu.Lock()
+	for id := range d.primaries {
+		if !slices.Contains(guests, id) {
+			guests = append(guests, id)
+		}
+	}
+	d.mu.Unlock()
+	reply := control.Reply{Host: &control.Host{
+		UUID: d.host.Identity.UUID.String(), XenVersion: d.host.Identity.XenVersion,
+		Peer: d.host.Config.Peer.String(), Fence: len(d.host.Config.Fence) > 0,
+	}}
+	for _, id := range guests {
+		g, err := d.describe(id, r.Syncs)
+		if err != nil {
+			return control.Reply{}, err
+		}
+		if r.Guest == "" || r.Guest == g.Name || r.Guest == g.UUID || r.Guest == fmt.Sprint(g.DomID) {
+			reply.Guests = append(reply.Guests, g)
+		}
+	}
+	if r.Guest != "" && len(reply.Guests) == 0 {
+		return reply, fmt.Errorf("%s is not protected, and never was", r.Guest)
+	}
+	slices.SortFunc(reply.Guests, func(a, b control.Guest) int { return strings.Compare(a.Name+a.UUID, b.Name+b.UUID) })
+	return reply, nil
+}
+
+func (d *Daemon) describe(id uuid.UUID, syncs bool) (control.Guest, error) {
+	out := control.Guest{UUID: id.String()}
+	rec, err := d.host.Records.Load(id)
+	if err != nil {
+		return out, err
+	}
+	out.Role, out.State, out.Generation, out.Epoch = string(rec.Role), string(rec.Phase), rec.Generation, rec.Epoch
+	policy, err := d.host.Records.Policy(id)
+	if err != nil {
+		return out, err
+	}
+	if policy != nil {
+		out.Name, out.Peer = policy.Name, policy.Peer
+	}
+	dom, name, err := d.host.Find(id)
+	if err != nil {
+		return out, err
+	}
+	if dom != 0 {
+		out.DomID, out.Name = uint16(dom), name
+	}
+	d.mu.Lock()
+	g, r := d.primaries[id], d.secondaries[id]
+	activation, activated := d.activations[id]
+	d.mu.Unlock()
+	if activated {
+		out.Activation = &activation
+	}
+	switch {
+	case g != nil:
+		st := g.session.Status(syncs)
+		out.Name, out.Peer, out.Role = g.policy.Name, g.policy.Peer, control.RolePrimary
+		out.State, out.Generation, out.Epoch = string(st.Record.Phase), st.Record.Generation, st.Epoch
+		out.Waiting, out.Text, out.Copied, out.Total = st.Waiting, st.Text, st.Copied, st.Total
+		out.Syncs, out.Reads, out.PutOff, out.Busy, out.Last = st.Syncs, st.Reads, st.PutOff, st.Busy, st.Last
+	case r != nil && !activated:
+		st := r.Status()
+		if st.Name != "" {
+			out.Name = st.Name
+		}
+		out.Epoch, out.Text, out.Dropped = st.Image.Acked, st.Text, st.Dropped
+		if !st.Image.Whole && rec.Phase == lease.Protecting {
+			out.State = "lost"
+		}
+	case rec.Role == lease.Secondary && rec.Phase == lease.Protecting:
+		out.State = "lost" // with the daemon that held it
+	}
+	return out, nil
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package daemon runs the sessions of all guests of one host: those that it
+// protects, and those whose copies it holds.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/kemari-ft/kemari/toolstack/control"
+	"github.com/kemari-ft/kemari/toolstack/host"
+	"github.com/kemari-ft/kemari/toolstack/primary"
+	"github.com/kemari-ft/kemari/toolstack/secondary"
+	"github.com/kemari-ft/kemari/toolstack/transport"
+)
+
+// runDir holds what must not outlive the host.
+const runDir = "/run/kemari"
+
+// Daemon is kemarid.
+type Daemon struct {
+	host  *host.Host
+	cred  *transport.Credentials // nil: none could be loaded, and credErr says why
+	noTLS error
+	fatal chan error
+
+	mu          sync.Mutex
+	primaries   map[uuid.UUID]*guarded
+	secondaries map[uuid.UUID]*secondary.Receiver
+	prepared    map[uuid.UUID]host.Policy
+	activations map[uuid.UUID]secondary.Activation
+	stopping    bool
+}
+
+// guarded is a guest that this host protects.
+type guarded struct {
+	session *primary.Session
+	policy  host.Policy
+}
+
+// New makes a daemon of a host.
+func New(h *host.Host) *Daemon {
+	d := &Daemon{
+		host: h, fatal: make(chan error, 1),
+		primaries:   map[uuid.UUID]*guarded{},
+		secondaries: map[uuid.UUID]*secondary.Receiver{},
+		prepared:    map[uuid.UUID]host.Policy{},
+		activations: map[uuid.UUID]secondary.Activation{},
+	}
+	d.cred, d.noTLS = transport.LoadCredentials(h.Config.Cert, h.Config.Key, h.Config.PeerCert)
+	return d
+}
+
+// Run serves until ctx ends. ready is called when requests are taken.
+func (d *Daemon) Run(ctx context.Context, ready func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var work sync.WaitGroup
+	defer work.Wait()
+
+	deaths, err := d.host.Store.Watch("@releaseDomain")
+	if err != nil {
+		return err
+	}
+	defer deaths.Close()
+	work.Go(func() {
+		for range deaths.C {
+			d.look()
+		}
+	})
+	if err := d.adopt(); err != nil {
+		return err
+	}
+	defer d.stop()
+
+	var listeners []net.Listener
+	defer func() {
+		for _, l := range listeners {
+			l.Close()
+		}
+	}()
+	if d.host.Config.Listen.Transport != "" {
+		t, err := d.transport(d.host.Config.Listen.String())
+		if err != nil {
+			return err
+		}
+		l, err := t.Listen()
+		if err != nil {
+			return err
+		}
+		listeners = append(listeners, l)
+		work.Go(func() { d.acceptPeers(ctx, l) })
+		d.host.Log.Info("taking guests of the peer", "at", t.String())
+	}
+	l, err := control.Listen(control.Socket)
+	if err != nil {
+		return err
+	}
+	listeners = append(listeners, l)
+	work.Go(func() {
+		if err := control.Serve(l, d.Answer); err != nil {
+			d.fail(fmt.Errorf("control socket: %w", err))
+		}
+	})
+	ready()
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-d.fatal:
+		return err
+	case <-d.host.Store.Done():
+		return fmt.Errorf("xenstored: %w", d.host.Store.Err())
+	}
+}
+
+// fail ends the daemon: its service is restarted, and takes up what is there.
+func (d *Daemon) fail(err error) {
+	select {
+	case d.fatal <- err:
+	default:
+	}
+}
+
+// look makes every session look whether its domain lives.
+func (d *Daemon) look() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, g := range d.primaries {
+		go g.session.Look()
+	}
+}
+
+// stop ends all sessions and leaves the guests as they are.
+func (d *Daemon) stop() {
+	d.mu.Lock()
+	d.stopping = true
+	var ends []func()
+	for _, g := range d.primaries {
+		ends = append(ends, g.session.Stop)
+	}
+	for _, r := range d.secondaries {
+		ends = append(ends, r.Stop)
+	}
+	d.mu.Unlock()
+	var all sync.WaitGroup
+	for _, end := range ends {
+		all.Go(end)
+	}
+	all.Wait()
+}
+
+func (d *Daemon) transport(uri string) (transport.Transport, error) {
+	t, err := transport.New(uri, d.cred)
+	if err != nil && d.noTLS != nil {
+		err = errors.Join(err, d.noTLS)
+	}
+	return t, err
+}
+
+// marker is a file that says that a guest was protected since this host was
+// booted.
+func marker(guest uuid.UUID) string { return filepath.Join(runDir, "guests", guest.String()) }
+
+func mark(guest uuid.UUID) error {
+	if err := os.MkdirAll(filepath.Dir(marker(guest)), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(marker(guest), nil, 0o600)
+}
+
+// pollTime is how often somebody who waits is told of progress.
+const pollTime = 100 * time.Millisecond

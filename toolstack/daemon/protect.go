@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/kemari-ft/kemari/toolstack/host"
+	"github.com/kemari-ft/kemari/toolstack/lease"
+	"github.com/kemari-ft/kemari/toolstack/primary"
+	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
+	"github.com/kemari-ft/kemari/xen/abi"
+	"github.com/kemari-ft/kemari/xen/kemariop"
+)
+
+// start begins a session for a guest that exists on this host.
+func (d *Daemon) start(guest uuid.UUID, dom abi.DomID, policy host.Policy, adopt bool) (*guarded, error) {
+	rec, err := d.host.Records.Load(guest)
+	if err != nil {
+		return nil, err
+	}
+	peer, err := d.transport(policy.Peer)
+	if err != nil {
+		return nil, err
+	}
+	if err := mark(guest); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if g := d.primaries[guest]; g != nil {
+		return nil, fmt.Errorf("%s is protected already", policy.Name)
+	}
+	if d.stopping {
+		return nil, errors.New("kemarid is being stopped")
+	}
+	g := &guarded{policy: policy, session: primary.New(primary.Config{
+		Host: d.host, Dom: dom, Guest: guest, Name: policy.Name,
+		Peer: peer, Interval: policy.Interval, Record: rec,
+	})}
+	d.primaries[guest] = g
+	g.session.Start(adopt)
+	go d.follow(guest, dom, g)
+	return g, nil
+}
+
+// retryTime is after how long a session that broke off is taken up again.
+const retryTime = time.Second
+
+// follow waits for the end of a session.
+func (d *Daemon) follow(guest uuid.UUID, dom abi.DomID, g *guarded) {
+	<-g.session.Done()
+	d.mu.Lock()
+	delete(d.primaries, guest)
+	stopping := d.stopping
+	d.mu.Unlock()
+	err := g.session.Err()
+	if err == nil || stopping {
+		return
+	}
+	if errors.Is(err, host.ErrPersist) {
+		d.fail(err)
+		return
+	}
+	d.host.Log.Error("a session broke off; the guest's output is held until it is taken up again",
+		"guest", g.policy.Name, "domid", uint16(dom), "error", err)
+	time.Sleep(retryTime)
+	if alive, _, err := d.host.Find(guest); err == nil && alive != dom {
+		return // it has ended
+	}
+	if _, err := d.start(guest, dom, g.policy, true); err != nil {
+		d.host.Log.Error("the session cannot be taken up again", "guest", g.policy.Name, "error", err)
+	}
+}
+
+// Protect begins to protect a guest, and waits until its first copy is whole.
+func (d *Daemon) protect(ctx context.Context, guest, peer string, interval time.Duration, progress func(string)) error {
+	dom, name, id, err := d.host.Resolve(guest)
+	if err != nil {
+		return err
+	}
+	if strings.HasSuffix(name, xlstream.ShellSuffix) {
+		return fmt.Errorf("%s is the copy of a guest that runs on the peer", name)
+	}
+	d.mu.Lock()
+	policy, prepared := d.prepared[id]
+	delete(d.prepared, id)
+	d.mu.Unlock()
+	if !prepared {
+		policy = host.Policy{Name: name, Peer: d.host.Config.Peer.String(), Interval: time.Second}
+	}
+	policy.Name = name
+	if peer != "" {
+		policy.Peer = peer
+	}
+	if interval != 0 {
+		policy.Interval = interval
+	}
+	if policy.Peer == "" {
+		return fmt.Errorf("no peer: name one with --peer, or set peer in kemari.conf")
+	}
+	g, err := d.start(id, dom, policy, false)
+	if err != nil {
+		return err
+	}
+	if err := d.awaitCopy(ctx, g, progress); err != nil {
+		return fmt.Errorf("%s is not protected: %w", name, err)
+	}
+	return d.host.Records.SetPolicy(id, policy)
+}
+
+// awaitCopy waits until the secondary holds a whole copy.
+func (d *Daemon) awaitCopy(ctx context.Context, g *guarded, progress func(string)) error {
+	tick := time.NewTicker(pollTime)
+	defer tick.Stop()
+	said := ""
+	for {
+		st := g.session.Status(false)
+		if st.Record.Phase == lease.Protecting && st.Syncs > 0 {
+			return nil
+		}
+		if text := fmt.Sprintf("%d%% copied", st.Copied*100/max(st.Total, 1)); st.Copied > 0 && text != said {
+			said = text
+			progress(text)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.New("nobody waits for the end of the first copy; it goes on")
+		case <-g.session.Done():
+			return cause(g.session)
+		}
+	}
+}
+
+// cause says why a session has ended.
+func cause(s *primary.Session) error {
+	if err := s.Refused(); err != nil {
+		return err
+	}
+	if err := s.Err(); err != nil {
+		return err
+	}
+	if text := s.Status(false).Text; text != "" {
+		return errors.New(text)
+	}
+	return errors.New("its protection has ended")
+}
+
+// prepare answers xl, which is about to create a guest, with a domid, or with
+// 0 if the guest is not to be protected.
+func (d *Daemon) prepare(ctx context.Context, id uuid.UUID, name, peer string, interval time.Duration, config bool) (abi.DomID, error) {
+	old, err := d.host.Records.Policy(id)
+	if err != nil {
+		return 0, err
+	}
+	if !config && old == nil {
+		return 0, nil
+	}
+	policy := host.Policy{Name: name, Peer: d.host.Config.Peer.String(), Interval: time.Second}
+	if !config {
+		policy = *old
+		policy.Name = name
+	}
+	if peer != "" {
+		policy.Peer = peer
+	}
+	if interval != 0 {
+		policy.Interval = interval
+	}
+	if reasons := d.check(ctx, policy.Peer); len(reasons) > 0 {
+		return 0, errors.New(strings.Join(reasons, "; "))
+	}
+	if err := d.awaitEnd(ctx, id, name); err != nil {
+		return 0, err
+	}
+	if err := d.mayStart(id, name); err != nil {
+		return 0, err
+	}
+	dom, err := d.host.FreeDomID()
+	if err != nil {
+		return 0, err
+	}
+	d.mu.Lock()
+	d.prepared[id] = policy
+	d.mu.Unlock()
+	return dom, nil
+}
+
+// endTime bounds how long a guest that reboots waits for the end of its last
+// protection.
+const endTime = 30 * time.Second
+
+func (d *Daemon) awaitEnd(ctx context.Context, id uuid.UUID, name string) error {
+	d.mu.Lock()
+	g := d.primaries[id]
+	d.mu.Unlock()
+	if g == nil {
+		return nil
+	}
+	select {
+	case <-g.session.Done():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(endTime):
+		st := g.session.Status(false)
+		return fmt.Errorf("the protection of %s has not ended yet: %s %s", name, st.Waiting, st.Text)
+	}
+}
+
+// mayStart is I14: a guest that was ever protected is started here only if the
+// other host does not run it, or could.
+func (d *Daemon) mayStart(id uuid.UUID, name string) error {
+	rec, err := d.host.Records.Load(id)
+	if err != nil {
+		return err
+	}
+	switch {
+	case rec.Generation == 0, rec.Phase == lease.Unprotected, rec.Phase == lease.Ended, rec.Phase == lease.Running,
+		rec.Phase == lease.Copying && rec.Role == lease.Primary:
+		return nil
+	}
+	return fmt.Errorf("%s was protected in generation %d, and this host is its %s (%s): the other host may run it; "+
+		"if it certainly does not, remove %s/%s", name, rec.Generation, rec.Role, rec.Phase, d.host.Records.Dir, id)
+}
+
+// adopt takes up what a daemon before this one has left.
+func (d *Daemon) adopt() error {
+	guests, err := d.host.Records.Guests()
+	if err != nil {
+		return err
+	}
+	for _, id := range guests {
+		if err := d.adoptGuest(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) adoptGuest(id uuid.UUID) error {
+	rec, err := d.host.Records.Load(id)
+	if err != nil {
+		return err // a record that is not understood must not be ignored
+	}
+	if rec.Role != lease.Primary {
+		return nil
+	}
+	dom, name, err := d.host.Find(id)
+	if err != nil {
+		return err
+	}
+	policy, err := d.host.Records.Policy(id)
+	if err != nil {
+		return err
+	}
+	if policy == nil {
+		policy = &host.Policy{Name: name, Peer: d.host.Config.Peer.String(), Interval: time.Second}
+	}
+	if dom == 0 {
+		d.absent(id, rec, policy)
+		return nil
+	}
+	held, err := d.held(dom)
+	if err != nil || !held && rec.Phase != lease.Protecting {
+		return err
+	}
+	d.host.Log.Info("taking up a protected guest", "guest", name, "domid", uint16(dom), "phase", rec.Phase)
+	_, err = d.start(id, dom, *policy, true)
+	return err
+}
+
+// absentDomID stands for the domid of a guest that is no more: no domain has it
+// that xl or kemarid made.
+const absentDomID abi.DomID = 0x7fef
+
+// absent deals with a guest that was protected and has no domain any more.
+func (d *Daemon) absent(id uuid.UUID, rec lease.Record, policy *host.Policy) {
+	if rec.Phase != lease.Protecting && rec.Phase != lease.HandedOver {
+		return
+	}
+	if _, err := os.Stat(marker(id)); errors.Is(err, fs.ErrNotExist) {
+		// This host was off. The copy on the other one is all there is.
+		d.host.Log.Warn("a guest that was protected when this host went down is not started here; the other host has its copy",
+			"guest", policy.Name, "uuid", id, "generation", rec.Generation)
+		return
+	}
+	// It ended while no daemon ran: the other host has to be told.
+	if _, err := d.start(id, absentDomID, *policy, true); err != nil {
+		d.host.Log.Error("telling the peer that a guest has ended", "guest", policy.Name, "error", err)
+	}
+}
+
+// held says whether Xen holds the output of a domain.
+func (d *Daemon) held(dom abi.DomID) (bool, error) {
+	op, err := kemariop.New(d.host.Hypercalls, dom)
+	if err != nil {
+		return false, err
+	}
+	defer op.Close()
+	st, err := op.Status()
+	return err == nil && st.Role == kemariop.RolePrimary, err
+}

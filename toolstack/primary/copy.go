@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package primary
+
+import (
+	"errors"
+	"syscall"
+	"time"
+
+	"github.com/kemari-ft/kemari/toolstack/replica"
+	"github.com/kemari-ft/kemari/toolstack/shell"
+	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/xen/abi"
+)
+
+// The first copy of a running guest goes in rounds: all of memory, then what
+// changed meanwhile, until a round is small or rounds no longer help.
+const (
+	maxRounds  = 6
+	smallRound = 1024 // pages
+	// serveEvery is how many pages are sent between two looks whether the
+	// guest waits: it is tapped already, and stops at its first output.
+	serveEvery = 64
+)
+
+// errConn: the connection broke in the copy; its reader tells the rest.
+var errConn = errors.New("the connection broke")
+
+// startCopy describes the guest and copies all of its memory.
+func (s *Session) startCopy(generation uint64) error {
+	err := s.copyAll(generation)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errConn):
+		s.broken()
+		return nil
+	}
+	if lookErr := s.lookAtDomain(); lookErr != nil || s.dead {
+		return lookErr
+	}
+	// Nothing is protected yet: the guest goes on without.
+	s.log.Error("the guest cannot be protected", s.who("error", err)...)
+	s.status.fail(err)
+	s.local = append(s.local, replica.Unprotect{})
+	return nil
+}
+
+func (s *Session) copyAll(generation uint64) error {
+	if s.capture == nil {
+		if err := s.enable(); err != nil {
+			return err
+		}
+	}
+	s.capture.Forget()
+	s.status.progress(0, 0)
+	if _, err := s.store.state(true); err != nil {
+		return err // a reason why it cannot be protected
+	}
+	info, err := s.cfg.Host.Ctl.DomainInfo(s.cfg.Dom)
+	if err != nil {
+		return err
+	}
+	special, err := s.sendShell(info.MaxPages, info.NrVCPUs())
+	if err != nil {
+		return err
+	}
+	if info.Is(abi.DomInfPaused) {
+		// Created and not yet started: nothing to race with.
+		s.copying = 0
+		return s.freezeLast()
+	}
+	if err := s.conn.Begin(generation, 1, true); err != nil {
+		return errConn
+	}
+	s.copying, s.unsent = generation, nil
+	if err := s.copyRunning(info.TotalPages, special); err != nil {
+		return err
+	}
+	return s.freezeLast()
+}
+
+// sendShell sends what the shell is made from.
+func (s *Session) sendShell(pages uint64, vcpus uint32) (special map[abi.GFN]bool, err error) {
+	h := s.cfg.Host
+	config, err := h.Tools.LoadConfig(s.cfg.Dom, s.cfg.Guest.String())
+	if err != nil {
+		return nil, err
+	}
+	raw, err := config.Active()
+	if err != nil {
+		return nil, err
+	}
+	d, err := Describe(h.Ctl, s.capture.Memory(), s.cfg.Dom, raw)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := checkDescription(d); err != nil {
+		return nil, err // the secondary would say the same
+	}
+	blob, err := d.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if special, err = xenPages(h.Ctl, s.cfg.Dom); err != nil {
+		return nil, err
+	}
+	top, err := h.Ctl.MaximumGPFN(s.cfg.Dom)
+	if err != nil {
+		return nil, err
+	}
+	const slack = 1 << 16 // for what the guest maps later
+	shell := stream.Shell{
+		VCPUs: vcpus, EpochPages: uint32(h.Config.DirtyPages) + stream.MaxAlways,
+		MemoryPages: pages, MaxGFN: max(1<<20-1, top+slack), JSON: blob,
+	}
+	if s.conn.Shell(shell) != nil {
+		return nil, errConn
+	}
+	return special, nil
+}
+
+func checkDescription(d *shell.Description) (*shell.Description, any, error) {
+	b, err := d.Encode()
+	if err != nil {
+		return nil, nil, err
+	}
+	return shell.DecodeDescription(b)
+}
+
+// copyRunning sends all of memory of a guest that runs, and what it changes
+// meanwhile.
+func (s *Session) copyRunning(total uint64, special map[abi.GFN]bool) error {
+	mem := s.capture.Memory()
+	store := s.capture.FixedGFNs()
+	var n uint64
+	for gfn, page := range mem.All() {
+		if special[gfn] || store[gfn] {
+			continue
+		}
+		if s.conn.Page(gfn, page) != nil {
+			return errConn
+		}
+		if n++; n%serveEvery == 0 {
+			if err := s.serve(); err != nil {
+				return err
+			}
+			s.status.progress(n, total)
+		}
+	}
+	if s.conn.Flush() != nil {
+		return errConn
+	}
+	for range maxRounds {
+		if err := s.round(); err != nil {
+			return err
+		}
+		round := s.unsent
+		if len(round) <= smallRound {
+			return nil
+		}
+		s.unsent = nil
+		s.log.Debug("first copy: another round", s.who("pages", len(round))...)
+		if err := s.copyRound(round, special, store); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Session) copyRound(round []abi.GFN, special, store map[abi.GFN]bool) error {
+	mem := s.capture.Memory()
+	seen := make(map[abi.GFN]bool, len(round))
+	for i, gfn := range round {
+		if special[gfn] || store[gfn] || seen[gfn] {
+			continue
+		}
+		seen[gfn] = true
+		page := mem.Page(gfn)
+		var err error
+		if page != nil {
+			err = s.conn.Page(gfn, page)
+		} else {
+			err = s.conn.Hole(gfn)
+		}
+		if err != nil {
+			return errConn
+		}
+		if i%serveEvery == 0 {
+			if err := s.serve(); err != nil {
+				return err
+			}
+		}
+	}
+	if s.conn.Flush() != nil {
+		return errConn
+	}
+	return nil
+}
+
+// serve lets the guest go on if it waits.
+func (s *Session) serve() error {
+	select {
+	case <-s.trigger:
+		return s.round()
+	default:
+		return nil
+	}
+}
+
+// round notes what the guest has changed so far, and lets it go on.
+func (s *Session) round() error {
+	if err := s.freezeHarvest(); err != nil {
+		return err
+	}
+	if err := s.capture.changes(s.xen); err != nil {
+		return err
+	}
+	s.unsent = append(s.unsent, s.capture.pages...)
+	return s.step(replica.CopyRound{})
+}
+
+// freezeHarvest freezes the guest and closes its dirty list, whatever goes on
+// in it.
+func (s *Session) freezeHarvest() error {
+	s.freeze()
+	r, err := s.op.Sync(true)
+	for errors.Is(err, syscall.EAGAIN) {
+		time.Sleep(again)
+		r, err = s.op.Sync(true)
+	}
+	if err != nil {
+		s.thaw()
+		return err
+	}
+	s.xen, s.frozen = r, true
+	return nil
+}
+
+// quietTime bounds how long the first copy waits for the end of a conversation
+// between the guest and xenstored.
+const quietTime = 10 * time.Second
+
+// freezeLast freezes the guest for the end of the first copy.
+func (s *Session) freezeLast() error {
+	for start := time.Now(); ; time.Sleep(again) {
+		s.measure.begin(reasonTimer, s.conn)
+		if err := s.freezeHarvest(); err != nil {
+			return err
+		}
+		busy, err := s.store.look(s.capture.Fixed(stream.AlwaysStore))
+		if err != nil {
+			return errors.Join(err, s.release())
+		}
+		if busy == "" {
+			break
+		}
+		if err := s.capture.changes(s.xen); err != nil {
+			return err
+		}
+		s.unsent = append(s.unsent, s.capture.pages...)
+		if err := s.release(); err != nil {
+			return err
+		}
+		if time.Since(start) > quietTime {
+			return errors.New("the guest's conversation with xenstored does not come to an end: " + string(busy))
+		}
+	}
+	nodes, err := s.store.state(true)
+	if err != nil {
+		return errors.Join(err, s.release())
+	}
+	s.nodes = nodes
+	s.cfg.Disks.Gate()
+	if err := s.captureRings(); err != nil {
+		return err
+	}
+	s.measure.mark(&s.measure.now.Harvest)
+	s.local = append(s.local, replica.Harvested{})
+	return nil
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package primary
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/kemari-ft/kemari/toolstack/lease"
+	"github.com/kemari-ft/kemari/toolstack/replica"
+	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/xen/kemariop"
+)
+
+// What Xen answers about a domain that is no more.
+const (
+	errNoDomain = syscall.ESRCH
+	errDying    = syscall.EINVAL
+)
+
+// again is after how long a sync is tried again that could not be made: a
+// processor is being started, or a conversation with xenstored is under way.
+const again = time.Millisecond
+
+// reason says why a sync is made.
+type reason string
+
+const (
+	reasonEvent reason = "event"
+	reasonTimer reason = "timer"
+)
+
+type refusal []string
+
+func (r refusal) Error() string { return "the secondary refuses: " + strings.Join(r, "; ") }
+
+// sync makes an epoch, unless there is nothing to make one for.
+func (s *Session) sync(why reason) error {
+	switch {
+	case s.capture == nil || s.frozen || s.dead || s.machine.Record().Phase != lease.Protecting:
+		return nil
+	case !s.ready:
+		// Xen has paused the guest if it had output. If not, let it run.
+		s.wanted = s.wanted || why == reasonEvent
+		return nil
+	}
+	s.measure.begin(why, s.conn)
+	s.freeze()
+	if _, err := s.op.Sync(false); err != nil {
+		s.thaw()
+		return s.notSynced(why, err)
+	}
+	if s.justReads(why) {
+		s.cfg.Disks.Rearm()
+		s.status.reads()
+		return s.release()
+	}
+	busy, err := s.store.look(s.capture.Fixed(stream.AlwaysStore))
+	if err != nil {
+		return err
+	}
+	if busy != "" {
+		// The guest has to run to end its conversation. What it has put
+		// into the rings waits at the gates.
+		s.log.Debug("sync put off", s.who("xenstore", busy)...)
+		s.status.putOff(string(busy))
+		if err := s.release(); err != nil {
+			return err
+		}
+		s.retry(why)
+		return nil
+	}
+	s.measure.mark(&s.measure.now.Look)
+	return s.harvest()
+}
+
+// justReads: the guest asks for nothing that has an effect outside of it.
+func (s *Session) justReads(why reason) bool {
+	if why != reasonEvent {
+		return false
+	}
+	cause, _ := s.capture.Shared().Trigger()
+	return cause == kemariop.TriggerEvent && !s.cfg.Disks.HasOutput()
+}
+
+// harvest closes the epoch of the frozen guest.
+func (s *Session) harvest() error {
+	nodes, err := s.store.state(false)
+	if err != nil {
+		return err
+	}
+	s.measure.mark(&s.measure.now.Store)
+	if s.xen, err = s.op.Sync(true); err != nil {
+		return err
+	}
+	s.frozen, s.nodes = true, nodes
+	if s.xen.Flags&kemariop.SyncLost != 0 {
+		s.log.Warn("Xen has lost count of the guest's pages; all of memory is sent again", s.who()...)
+		return s.step(replica.Resync{})
+	}
+	if err := s.captureRings(); err != nil {
+		return err
+	}
+	s.measure.mark(&s.measure.now.Harvest)
+	return s.step(replica.Harvested{})
+}
+
+func (s *Session) captureRings() error {
+	rings, refs := s.cfg.Disks.Capture()
+	s.rings = rings
+	s.capture.SetStore(s.store.image[:])
+	return s.capture.SetRings(refs)
+}
+
+// notSynced deals with a refusal of Xen's.
+func (s *Session) notSynced(why reason, err error) error {
+	if errors.Is(err, syscall.EAGAIN) {
+		s.retry(why)
+		return nil
+	}
+	if lookErr := s.lookAtDomain(); lookErr != nil {
+		return errors.Join(err, lookErr)
+	}
+	if s.dead {
+		return nil
+	}
+	return err
+}
+
+func (s *Session) retry(why reason) {
+	s.why = why
+	s.timer.Reset(again)
+}
+
+func (s *Session) resetTimer() {
+	s.why = reasonTimer
+	s.timer.Reset(s.cfg.Interval)
+}
+
+// harvestNow is a sync that the machine asks for: after a restart of the
+// daemon, or to hand the guest over.
+func (s *Session) harvestNow() error {
+	if s.frozen { // by the daemon before this one
+		s.freeze()
+		s.nodes = nil
+		if _, err := s.store.look(s.capture.Fixed(stream.AlwaysStore)); err != nil {
+			return err
+		}
+		nodes, err := s.store.state(true)
+		if err != nil {
+			return err
+		}
+		s.nodes = nodes
+		if err := s.captureRings(); err != nil {
+			return err
+		}
+		s.measure.begin(reasonEvent, s.conn)
+		s.local = append(s.local, replica.Harvested{})
+		return nil
+	}
+	return s.sync(reasonTimer)
+}
+
+// sendEpoch sends what was harvested.
+func (s *Session) sendEpoch(a replica.SendEpoch) error {
+	s.measure.now.Epoch = a.Epoch
+	spent := s.conn.Spent()
+	var sent stream.Sent
+	var err error
+	if a.Full && s.copying == a.Generation {
+		sent, err = s.capture.LastRound(s.conn.Writer, s.xen, s.unsent, s.rings, s.nodes)
+		s.copying, s.unsent = 0, nil
+	} else {
+		sent, err = s.capture.Epoch(s.conn.Writer, a.Generation, a.Epoch, s.xen, a.Full, s.rings, s.nodes)
+	}
+	s.measure.sent(s.capture.Shared(), s.xen, sent, s.conn.Spent()-spent)
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, ErrLost) {
+		return s.step(replica.Resync{})
+	}
+	// The connection, most likely; if it was something else, so will be the
+	// next one.
+	s.log.Warn("an epoch could not be sent", s.who("epoch", a.Epoch, "error", err)...)
+	s.broken()
+	return nil
+}
+
+// commit lets go what the secondary has acknowledged.
+func (s *Session) commit(epoch uint64) error {
+	s.measure.mark(&s.measure.now.Ack)
+	if s.dead {
+		return nil
+	}
+	if err := s.cfg.Disks.Commit(); err != nil {
+		return fmt.Errorf("epoch %d: %w", epoch, err)
+	}
+	s.capture.Committed()
+	if err := s.release(); err != nil {
+		return s.notSynced(reasonTimer, err)
+	}
+	s.measure.mark(&s.measure.now.Release)
+	s.status.synced(s.measure.end())
+	s.resetTimer()
+	return nil
+}

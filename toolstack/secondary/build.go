@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package secondary
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/kemari-ft/kemari/toolstack/replica"
+	"github.com/kemari-ft/kemari/toolstack/shell"
+	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
+	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/xen/abi"
+	"github.com/kemari-ft/kemari/xen/kemariop"
+)
+
+// buildTime bounds a run of xl restore.
+const buildTime = 2 * time.Minute
+
+// buildShell makes the shell that a primary describes. Nothing that comes from
+// there is taken on trust: it reaches xl as root.
+func (r *Receiver) buildShell(s *stream.Shell) error {
+	r.dropShell()
+	if err := r.destroyShell(); err != nil {
+		return err
+	}
+	desc, guest, err := shell.DecodeDescription(s.JSON)
+	if err != nil {
+		return err
+	}
+	switch {
+	case desc.DomID != r.domid:
+		return fmt.Errorf("the guest is described with domid %d, HELLO has %d", uint16(desc.DomID), uint16(r.domid))
+	case guest.Config.UUID() != r.cfg.Guest.String():
+		return fmt.Errorf("the guest is described with UUID %s, HELLO has %s", guest.Config.UUID(), r.cfg.Guest)
+	case uint32(guest.Config.VCPUs()) != s.VCPUs:
+		return fmt.Errorf("the guest is described with %d vCPUs, SHELL has %d", guest.Config.VCPUs(), s.VCPUs)
+	}
+	if err := r.cfg.Disks.Check(guest.Config.Disks()); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, buildTime)
+	defer cancel()
+	start := time.Now()
+	if err := r.cfg.Host.Tools.Create(ctx, guest); err != nil {
+		return err
+	}
+	r.desc, r.guest = desc, guest
+	r.log.Info("shell made", r.who("domid", uint16(guest.DomID), "took", time.Since(start))...)
+	if r.op, err = kemariop.New(r.cfg.Host.Hypercalls, guest.DomID); err != nil {
+		return err
+	}
+	if r.shell, err = OpenShell(r.op, r.cfg.Host.Memory, r.cfg.Host.Ctl); err != nil {
+		return err
+	}
+	r.shell.Keep(desc)
+	r.apply = make(chan *stream.Epoch, 2)
+	r.helpers.Go(func() { r.applyAll(r.shell, r.apply) })
+	return nil
+}
+
+// applyAll writes acknowledged epochs to the shell while the next ones arrive.
+func (r *Receiver) applyAll(sh *Shell, epochs <-chan *stream.Epoch) {
+	for e := range epochs {
+		generation, number := e.Generation, e.Number
+		err := sh.ApplyEpoch(e)
+		e.Release()
+		r.applied.Done()
+		if err != nil {
+			r.post(replica.ShellFailed{Err: err})
+		} else {
+			r.post(replica.EpochApplied{Generation: generation, Epoch: number})
+		}
+	}
+}
+
+// dropShell unmaps the shell once nobody writes to it any more.
+func (r *Receiver) dropShell() {
+	if r.shell == nil {
+		return
+	}
+	r.applied.Wait()
+	close(r.apply)
+	err := errors.Join(r.shell.Close(), r.op.Close())
+	if err != nil {
+		r.log.Error("unmapping the shell", r.who("error", err)...)
+	}
+	r.shell, r.op, r.apply = nil, nil, nil
+}
+
+// destroyShell destroys the domain that is the shell, also one that a daemon
+// before this one has left.
+func (r *Receiver) destroyShell() error {
+	dom, name, err := r.findShell()
+	if err != nil || name == "" {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), buildTime)
+	defer cancel()
+	if err := r.cfg.Host.Tools.Destroy(ctx, dom); err != nil {
+		return err
+	}
+	// libxl counts in seconds how long ago a domid was in use, also with
+	// LIBXL_DOMID_REUSE_TIMEOUT=0: see libxl__is_domid_recent().
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second + 100*time.Millisecond)))
+	return nil
+}
+
+// findShell looks for a live domain with the guest's UUID. One that is not a
+// shell is not ours to destroy.
+func (r *Receiver) findShell() (abi.DomID, string, error) {
+	dom, name, err := r.cfg.Host.Find(r.cfg.Guest)
+	if err != nil || dom == 0 {
+		return 0, "", err
+	}
+	if !strings.HasSuffix(name, xlstream.ShellSuffix) {
+		return 0, "", fmt.Errorf("the guest exists on this host already, as domain %d, %q", uint16(dom), name)
+	}
+	return dom, name, nil
+}
+
+func (r *Receiver) closeAll() {
+	r.cancel()
+	r.hangup()
+	r.pulse.Stop()
+	r.dropShell()
+}

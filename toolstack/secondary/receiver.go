@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package secondary
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/kemari-ft/kemari/toolstack/host"
+	"github.com/kemari-ft/kemari/toolstack/lease"
+	"github.com/kemari-ft/kemari/toolstack/link"
+	"github.com/kemari-ft/kemari/toolstack/replica"
+	"github.com/kemari-ft/kemari/toolstack/shell"
+	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
+	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/xen/abi"
+	"github.com/kemari-ft/kemari/xen/kemariop"
+)
+
+// Config is what a receiver is about.
+type Config struct {
+	Host   *host.Host
+	Guest  uuid.UUID
+	Record lease.Record
+	Disks  Disks
+	// Activated is told when the guest runs here.
+	Activated func(Activation)
+}
+
+// Receiver holds the copy of one guest. One goroutine owns it.
+type Receiver struct {
+	cfg     Config
+	log     host.Log
+	machine *replica.Secondary
+
+	events  chan any
+	done    chan struct{}
+	ctx     context.Context
+	cancel  context.CancelFunc
+	helpers sync.WaitGroup
+
+	// What follows belongs to the owner.
+	local   []replica.Event
+	conn    *link.Conn
+	connID  uint64
+	domid   abi.DomID // as the current HELLO has it
+	pulse   *link.Pulse
+	op      *kemariop.Client
+	shell   *Shell
+	desc    *shell.Description
+	guest   *xlstream.Guest
+	apply   chan *stream.Epoch
+	applied sync.WaitGroup // epochs in apply
+	word    bool           // the operator says that the peer is off
+
+	status status
+}
+
+// Events for the owner beside replica's. A message's sender waits for done.
+type (
+	accepted struct {
+		conn   *link.Conn
+		reader *stream.Reader
+		hello  *stream.Hello
+	}
+	message struct {
+		conn uint64
+		msg  any
+		done chan struct{}
+	}
+	ended struct {
+		conn uint64
+		err  error
+	}
+	failover struct{ peerIsOff bool }
+	quit     struct{}
+)
+
+// Limits are what one guest may take of this host.
+var Limits = stream.Limits{EpochPages: 1<<20 + stream.MaxAlways, MemoryPages: 1 << 26, MaxGFN: 1 << 27}
+
+// New makes a receiver and starts its goroutine.
+func New(cfg Config) *Receiver {
+	if cfg.Disks == nil {
+		cfg.Disks = noDisks{}
+	}
+	// Whether a disk is shared is not known before the guest is described,
+	// and a lease is not used as a proof yet.
+	const sharedDisk = true
+	r := &Receiver{
+		cfg: cfg, log: cfg.Host.Log,
+		machine: replica.NewSecondary(cfg.Guest, sharedDisk, cfg.Record),
+		events:  make(chan any, 64), done: make(chan struct{}),
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	go func() {
+		defer close(r.done)
+		defer r.helpers.Wait()
+		defer r.cancel()
+		r.status.end(r.run())
+	}()
+	return r
+}
+
+// Done is closed when the receiver has ended.
+func (r *Receiver) Done() <-chan struct{} { return r.done }
+
+// Err says why it ended, nil if as it should.
+func (r *Receiver) Err() error { return r.status.failure() }
+
+// Accept gives the receiver a connection over which its primary has said
+// HELLO.
+func (r *Receiver) Accept(c *link.Conn, rd *stream.Reader, hello *stream.Hello) {
+	r.post(accepted{c, rd, hello})
+}
+
+// Failover activates the copy once the peer is fenced, or at once if the
+// operator knows it to be off.
+func (r *Receiver) Failover(peerIsOff bool) { r.post(failover{peerIsOff}) }
+
+// Stop ends the receiver. What it held can never be activated any more.
+func (r *Receiver) Stop() {
+	r.post(quit{})
+	<-r.done
+}
+
+func (r *Receiver) post(ev any) {
+	select {
+	case r.events <- ev:
+	case <-r.done:
+	case <-r.ctx.Done():
+	}
+}
+
+func (r *Receiver) run() (err error) {
+	var second func() uint64
+	if r.cfg.Host.Second != nil {
+		second = r.cfg.Host.Second.Heard
+	}
+	r.pulse, err = link.NewPulse(r.cfg.Host.Timing(), second, func(v lease.Verdict) { r.post(replica.PeerJudged{Verdict: v}) })
+	if err != nil {
+		return err
+	}
+	defer r.closeAll()
+	r.note()
+	for err == nil && !r.over() {
+		ev := <-r.events
+		if _, stop := ev.(quit); stop {
+			return nil
+		}
+		err = r.handle(ev)
+	}
+	return err
+}
+
+// over: the guest runs here, and is a matter of the primary's role now.
+func (r *Receiver) over() bool { return r.status.activated() }
+
+func (r *Receiver) handle(ev any) error {
+	switch ev := ev.(type) {
+	case accepted:
+		return r.accept(ev)
+	case message:
+		defer close(ev.done)
+		if ev.conn == r.connID {
+			return r.received(ev.msg)
+		}
+		if e, ok := ev.msg.(*stream.Epoch); ok {
+			e.Release()
+		}
+	case ended:
+		if ev.conn == r.connID {
+			r.hangup()
+		}
+		var torn *stream.Error
+		if errors.As(ev.err, &torn) && !errors.Is(ev.err, stream.ErrTorn) {
+			return r.step(replica.StreamDropped{Conn: ev.conn, Err: ev.err})
+		}
+		return r.step(replica.Disconnected{Conn: ev.conn, Err: ev.err})
+	case failover:
+		r.word = r.word || ev.peerIsOff
+		return r.step(replica.PeerJudged{Verdict: lease.Dead})
+	case replica.Event:
+		return r.step(ev)
+	}
+	return nil
+}
+
+// accept begins with a new connection.
+func (r *Receiver) accept(ev accepted) error {
+	r.hangup()
+	r.connID++
+	r.conn, r.domid = ev.conn, ev.hello.DomID
+	if err := r.conn.Trust(); err != nil {
+		r.conn.Close()
+		return nil
+	}
+	local := r.cfg.Host.Identity.Hello(stream.Secondary, r.cfg.Guest, ev.hello.DomID)
+	if reasons := replica.Incompatible(&local, ev.hello); len(reasons) > 0 {
+		r.log.Warn("a primary is refused", r.who("peer", r.conn.Peer(), "reasons", reasons)...)
+		conn := r.conn
+		r.conn = nil
+		r.helpers.Go(func() { conn.Refuse(reasons) })
+		return nil
+	}
+	if err := r.step(replica.PeerHello{Conn: r.connID, Hello: ev.hello}); err != nil || r.conn == nil {
+		return err
+	}
+	if img := r.machine.Image(); img.Whole && img.Generation == ev.hello.Generation {
+		ev.reader.Resume(r.machine.Shell(), img.Acked)
+	}
+	id := r.connID
+	r.helpers.Go(func() {
+		err := link.Messages(r.ctx, ev.reader, func(msg any) bool {
+			if _, beat := msg.(stream.Heartbeat); beat {
+				return true
+			}
+			m := message{id, msg, make(chan struct{})}
+			r.post(m)
+			select {
+			case <-m.done:
+				return true
+			case <-r.ctx.Done():
+				return false
+			}
+		})
+		r.post(ended{id, err})
+	})
+	return nil
+}
+
+func (r *Receiver) received(msg any) error {
+	id := r.connID
+	switch m := msg.(type) {
+	case *stream.Shell:
+		return r.step(replica.ShellDescribed{Conn: id, Shell: m})
+	case *stream.Batch:
+		if r.shell == nil {
+			return nil // it failed already
+		}
+		if err := r.shell.ApplyBatch(m); err != nil {
+			return r.shellFailed(err)
+		}
+	case *stream.Epoch:
+		return r.step(replica.EpochArrived{Conn: id, Epoch: m})
+	case stream.Discard:
+		return r.step(replica.DiscardAsked{Conn: id, Generation: m.Generation})
+	case stream.End:
+		return r.step(replica.GuestGone{Conn: id, Generation: m.Generation, Reason: m.Reason})
+	case stream.LetGo:
+		return r.step(replica.PeerLetGo{Conn: id, Generation: m.Generation, Epoch: m.Epoch})
+	case *stream.Refuse:
+		r.log.Warn("the primary refuses", r.who("reasons", m.Reasons)...)
+		r.conn.Close()
+	}
+	return nil
+}
+
+// shellFailed gives the copy up, and tells the primary's operator why.
+func (r *Receiver) shellFailed(err error) error {
+	r.log.Error("the shell failed", r.who("error", err)...)
+	if conn := r.conn; conn != nil {
+		r.conn = nil
+		r.pulse.Over(nil, 0)
+		r.helpers.Go(func() { conn.Refuse([]string{err.Error()}) })
+	}
+	r.dropShell()
+	if derr := r.destroyShell(); derr != nil {
+		r.log.Error("destroying the shell", r.who("error", derr)...)
+	}
+	return r.step(replica.ShellFailed{Err: err})
+}
+
+func (r *Receiver) step(ev replica.Event) error {
+	r.local = append(r.local, ev)
+	for len(r.local) > 0 {
+		ev := r.local[0]
+		r.local = r.local[1:]
+		for _, a := range r.machine.Step(ev) {
+			if err := r.act(a); err != nil {
+				return err
+			}
+		}
+	}
+	r.note()
+	return nil
+}
+
+func (r *Receiver) note() {
+	img := r.machine.Image()
+	r.pulse.Arm(img.Whole)
+	r.status.note(img, r.machine.Dropped(), r.name())
+}
+
+func (r *Receiver) name() string {
+	if r.guest == nil {
+		return ""
+	}
+	return r.guest.Config.Name()
+}
+
+func (r *Receiver) who(args ...any) []any {
+	return append([]any{"guest", r.name(), "uuid", r.cfg.Guest}, args...)
+}
+
+func (r *Receiver) hangup() {
+	if r.conn == nil {
+		return
+	}
+	r.pulse.Over(nil, 0)
+	r.conn.Close()
+	r.conn = nil
+}
+
+// act executes one action. An error ends the receiver.
+func (r *Receiver) act(a replica.Action) error {
+	switch a := a.(type) {
+	case replica.Persist:
+		return r.cfg.Host.Records.Persist(a.Record)
+	case replica.Report:
+		r.log.Info(a.Text, r.who()...)
+		r.status.say(a.Text)
+	case replica.Hangup:
+		r.log.Debug("hanging up", r.who("why", a.Why)...)
+		r.hangup()
+	case replica.SendHello:
+		hello := r.cfg.Host.Identity.Hello(stream.Secondary, r.cfg.Guest, r.domid)
+		hello.Generation, hello.Epoch = a.Generation, a.Epoch
+		if r.say(func(c *link.Conn) error { return c.Hello(hello) }) {
+			r.pulse.Over(r.conn, a.Generation)
+		}
+	case replica.SendRefuse:
+		if conn := r.conn; conn != nil {
+			r.conn = nil
+			r.helpers.Go(func() { conn.Refuse(a.Reasons) })
+		}
+	case replica.SendAck:
+		r.say(func(c *link.Conn) error { return c.Ack(a.Generation, a.Epoch) })
+	case replica.SendDiscarded:
+		r.say(func(c *link.Conn) error { return c.Discarded(a.Generation) })
+	case replica.BuildShell:
+		if err := r.buildShell(a.Shell); err != nil {
+			return r.shellFailed(err)
+		}
+	case replica.DestroyShell:
+		r.dropShell()
+		if err := r.destroyShell(); err != nil {
+			// It holds memory, but no right to run: nothing else depends
+			// on its end.
+			r.log.Error("destroying the shell", r.who("error", err)...)
+		}
+	case replica.Apply:
+		r.applied.Add(1)
+		r.apply <- a.Epoch
+	case replica.Fence:
+		if r.word {
+			r.local = append(r.local, replica.FenceDone{})
+			return nil
+		}
+		r.helpers.Go(func() {
+			err := r.cfg.Host.Fence(r.ctx, a.Why)
+			r.post(replica.FenceDone{Err: err})
+		})
+	case replica.Activate:
+		return r.activate(a)
+	default:
+		return fmt.Errorf("action %T is not known to the secondary", a)
+	}
+	return nil
+}
+
+// say sends something, if there is still a connection.
+func (r *Receiver) say(what func(*link.Conn) error) bool {
+	if r.conn == nil {
+		return false
+	}
+	if err := what(r.conn); err != nil {
+		r.conn.Close() // its reader tells the end
+		return false
+	}
+	return true
+}
