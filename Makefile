@@ -32,3 +32,20 @@ hvpatch-test:
 ROUNDS ?= 200
 restore-one:
 	ROUNDS=$(ROUNDS) $(SCENARIO) -run '^TestRestoreOne$$'
+
+# Power cuts at different instants, N times. SEED=... makes the same choices
+# again, INSTANT=... takes one kind only; see tests/scenario/soak_test.go.
+N ?= 20
+soak:
+	N=$(N) $(SCENARIO) -run '^TestSoak$$' -timeout 8h
+
+# The main job, step by step, for somebody who looks on.
+demo:
+	$(GO) run ./tests/demo
+
+bench:
+	$(SCENARIO) -run '^TestBench$$'
+
+.PHONY: failover
+failover:
+	$(SCENARIO) -run '^TestFailover'

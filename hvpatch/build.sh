@@ -23,7 +23,7 @@ first='*-xen-add-CONFIG_KEMARI-*.patch'
 say() { echo "hvpatch: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-for tool in git make gcc ld objdump awk flex bison python3; do
+for tool in git make gcc ld objdump awk flex bison python3 flock; do
     command -v $tool >/dev/null || die "$tool is missing; on Debian: apt-get install git build-essential flex bison python3"
 done
 
@@ -133,12 +133,15 @@ listing() {
     ) | awk -f "$here/listing.awk" > "$work/$(basename "$1").list"
 }
 
+mkdir -p "$cache"
+exec 9> "$cache/hvpatch.lock"
+flock 9
 sources
-build before        before n n
-build release-off   after  n n
-build release-on    after  n y
-build debug-off     after  y n
-build debug-on      after  y y
+build release-before before n n
+build release-off    after  n n
+build release-on     after  n y
+build debug-off      after  y n
+build debug-on       after  y y
 for c in release debug; do
     grep -qx 'CONFIG_KEMARI=y' "$work/$c-on/.config" || die "$c-on: CONFIG_KEMARI is not on"
     ! grep -q 'CONFIG_KEMARI=y' "$work/$c-off/.config" || die "$c-off: CONFIG_KEMARI is on"
@@ -161,7 +164,7 @@ arch/x86/mm/p2m.o p2m_remove_entry
 arch/x86/mm/p2m.o p2m_add_page'
 
 say "comparing the code without CONFIG_KEMARI with that before there was one"
-listing "$work/before"
+listing "$work/release-before"
 listing "$work/release-off"
 awk -F'\t' '
     NR == FNR  { code[$1] = $2; masked[$1] = $3; next }
@@ -171,7 +174,7 @@ awk -F'\t' '
     masked[$1] == $3   { print "constants", $1; next }
                        { print "differs", $1 }
     END { for (f in code) if (!(f in now)) print "gone", f }
-' "$work/before.list" "$work/release-off.list" | sort > "$work/compared"
+' "$work/release-before.list" "$work/release-off.list" | sort > "$work/compared"
 
 echo "$hooked" | while read -r f; do
     [ -z "$f" ] || grep -qxF "same $f" "$work/compared" ||
@@ -181,7 +184,7 @@ done
 # What differs otherwise has a reason, in the file "differs", or is an error.
 grep -v '^same ' "$work/compared" | while read -r how obj fn; do
     why=$(awk -v o="$obj" -v f="$fn" '$1 == o && $2 == f { $1 = $2 = ""; sub(/^ */, ""); print }' "$here/differs")
-    [ -n "$why" ] || die "$how: $obj $fn, for no known reason; see $work/before.list and release-off.list"
+    [ -n "$why" ] || die "$how: $obj $fn, for no known reason; see $work/release-before.list and release-off.list"
     printf '  %-9s %s %s: %s\n' "$how" "$obj" "$fn" "$why" >&2
 done
 say "$(grep -c '^same ' "$work/compared") functions are the same, $(grep -vc '^same ' "$work/compared") are not, as explained above; all hooked ones are the same"

@@ -61,7 +61,7 @@ func syncRelease(r *raw, i int) syscall.Errno {
 
 var concurrentCases = []testCase{
 	{"concurrent-sync", func(t *try) {
-		g := t.guest(guestSpec{running: true, vcpus: 2})
+		g := t.guest(guestSpec{started: true, vcpus: 2})
 		t.primary(g, 30000, 30000)
 		t.hammer(g, hammerTime, []syscall.Errno{syscall.EBUSY, syscall.EAGAIN, syscall.EILSEQ, syscall.EINVAL},
 			status, syncRelease, syncRelease, func(r *raw, _ int) syscall.Errno {
@@ -72,7 +72,7 @@ var concurrentCases = []testCase{
 		t.eventually("a running guest", waitLong, func() bool { return t.cpuTime(g) > before })
 	}},
 	{"concurrent-enable", func(t *try) {
-		g := t.guest(guestSpec{running: true, vcpus: 2})
+		g := t.guest(guestSpec{started: true, vcpus: 2})
 		enable := func(r *raw, _ int) syscall.Errno {
 			if errno := r.enable(primary, 3000, 2000); errno != 0 {
 				return errno
@@ -93,7 +93,7 @@ var concurrentCases = []testCase{
 		t.eventually("a running guest", waitLong, func() bool { return t.cpuTime(g) > before })
 	}},
 	{"concurrent-destroy", func(t *try) {
-		g := t.guest(guestSpec{running: true, vcpus: 2})
+		g := t.guest(guestSpec{started: true, vcpus: 2})
 		t.want("enable", g.enable(primary, 30000, 30000), 0)
 		go func() {
 			time.Sleep(hammerTime / 4)

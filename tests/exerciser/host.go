@@ -73,11 +73,12 @@ type guestSpec struct {
 	kind    string // pvh
 	vcpus   int    // 1
 	grant   int    // highest version of the grant table, 1
-	running bool
+	started bool   // it runs, but has not booted yet
+	running bool   // it has booted
 }
 
-// guest makes a domain, which is destroyed at the end of the case. A domain
-// that is not running has never run.
+// guest makes a domain, which is destroyed at the end of the case. Unless it is
+// started or running it has never run.
 func (t *try) guest(s guestSpec) *guest {
 	if s.kind == "" {
 		s.kind = "pvh"
@@ -110,8 +111,10 @@ on_poweroff = "preserve"
 	g.c, err = kemariop.New(t.hc, g.dom)
 	t.must(err)
 	t.later(func() { g.c.Close() })
-	if s.running {
+	if s.started || s.running {
 		t.must(t.ctl.Unpause(g.dom))
+	}
+	if s.running {
 		t.boot(g, func() { time.Sleep(100 * time.Millisecond) })
 	}
 	return g

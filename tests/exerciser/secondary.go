@@ -10,7 +10,7 @@ import (
 
 var secondaryCases = []testCase{
 	{"secondary-must-be-paused", func(t *try) {
-		g := t.guest(guestSpec{running: true})
+		g := t.guest(guestSpec{started: true})
 		t.want("running", g.enable(secondary, 0, 0), syscall.EINVAL)
 		equal(t, "state", t.state(g), 0)
 		t.must(t.ctl.Pause(g.dom))

@@ -135,7 +135,7 @@ var stateCases = []testCase{
 		equal(t, "epoch", r.Epoch, 2)
 	}},
 	{"disable-in-every-state", func(t *try) {
-		g := t.guest(guestSpec{running: true})
+		g := t.guest(guestSpec{started: true})
 		for name, bring := range map[string]func(){
 			"armed":  func() {},
 			"frozen": func() { g.sync(freeze) },
@@ -155,7 +155,7 @@ var stateCases = []testCase{
 		}
 	}},
 	{"pauses-nest", func(t *try) {
-		g := t.guest(guestSpec{running: true})
+		g := t.guest(guestSpec{started: true})
 		t.primary(g, 30000, 30000)
 		r := t.sync(g)
 		t.must(t.ctl.Pause(g.dom))

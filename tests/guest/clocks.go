@@ -266,6 +266,7 @@ func (w *watcher) status() check.ClockStatus {
 	defer w.mu.Unlock()
 	s := w.state.st
 	s.Recent = slices.Clone(s.Recent)
+	s.MonoNs = monotonic() // not the last sample's, which may be old
 	return s
 }
 

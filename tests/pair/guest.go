@@ -80,22 +80,18 @@ type Guest struct {
 	rest  map[string][]byte
 }
 
-// Create makes a guest on host h: with protected by `kemari create`, else by
-// `xl create`.
+// Create makes a guest on host h by `xl create`, with protected one that asks
+// for protection.
 func (p *Pair) Create(ctx context.Context, h *lab.Host, s Spec, protected bool) (*Guest, error) {
 	file := "/etc/xen/" + s.Name + ".cfg"
 	if err := h.PushFrom(ctx, strings.NewReader(s.config(protected)), file, 0o644); err != nil {
 		return nil, err
 	}
-	tool := "xl"
-	if protected {
-		tool = "kemari"
-	}
 	g := p.Follow(ctx, s, h)
 	if protected {
 		g.Watch(ctx, p.B())
 	}
-	if out, err := h.Run(ctx, tool, "create", file); err != nil {
+	if out, err := h.Run(ctx, "xl", "create", file); err != nil {
 		return g, fmt.Errorf("%w\n%s\nkemarid on host %s:\n%s", err, out, h.Name, DaemonOutput(h))
 	}
 	return g, nil

@@ -17,6 +17,7 @@ import (
 
 	"github.com/kemari-ft/kemari/tools/lab/lab"
 	"github.com/kemari-ft/kemari/toolstack/transport"
+	"golang.org/x/sync/errgroup"
 )
 
 const module = "github.com/kemari-ft/kemari/"
@@ -119,15 +120,16 @@ func (p *Pair) boot(ctx context.Context, names ...string) error {
 		return err
 	}
 	p.say("booted %s in %v", strings.Join(names, " and "), time.Since(began).Round(time.Second))
+	g, ctx := errgroup.WithContext(ctx)
 	for _, h := range hosts {
-		if err := p.configure(ctx, h); err != nil {
-			return err
-		}
-		if err := p.StartDaemon(ctx, h); err != nil {
-			return err
-		}
+		g.Go(func() error {
+			if err := p.configure(ctx, h); err != nil {
+				return err
+			}
+			return p.StartDaemon(ctx, h)
+		})
 	}
-	return nil
+	return g.Wait()
 }
 
 func peerOf(h *lab.Host) (string, int) {
@@ -148,7 +150,7 @@ detach_wait_ms = 600000
 
 func (p *Pair) configure(ctx context.Context, h *lab.Host) error {
 	peer, n := peerOf(h)
-	if _, err := h.Shell(ctx, "mkdir -p /etc/xen/kemari && chmod 700 /etc/xen/kemari"); err != nil {
+	if _, err := h.Shell(ctx, "mkdir -p /etc/xen/kemari && chmod 700 /etc/xen/kemari && ln -sf /opt/kemari/bin/kemari /usr/sbin/kemari"); err != nil {
 		return err
 	}
 	for file, content := range map[string][]byte{

@@ -27,8 +27,8 @@ const stateFile = "/run/restoreone.stream"
 const maxJump = 30 * time.Second
 
 // clockSlack is how much the guest's clock and dom0's may differ in rate over a
-// round.
-const clockSlack = 20 * time.Millisecond
+// round, and how old the guest's last look at its clock is when it answers.
+const clockSlack = 200 * time.Millisecond
 
 // settle is how long to wait for something that the guest should do at once.
 const settle = 4 * time.Minute
@@ -203,61 +203,57 @@ func (g *guest) ticks(n int) error {
 	return nil
 }
 
-// status asks the guest, which checks its own memory to answer.
-func (g *guest) status() (check.Status, error) {
+// answer is a status, and when it was asked for and given.
+type answer struct {
+	check.Status
+	asked, given time.Time
+}
+
+// status asks the guest, which checks its own memory to answer. It is asked
+// once, and not before it ticks, so that the answer is to this question.
+func (g *guest) status() (a answer, err error) {
+	if err := g.ticks(1); err != nil {
+		return a, err
+	}
 	deadline := time.After(settle)
-	ask := time.NewTicker(5 * time.Second) // what is typed during boot may get lost
-	defer ask.Stop()
+	a.asked = time.Now()
 	if _, err := g.tty.WriteString("status\n"); err != nil {
-		return check.Status{}, err
+		return a, err
 	}
 	for {
-		select {
-		case <-ask.C:
-			if _, err := g.tty.WriteString("status\n"); err != nil {
-				return check.Status{}, err
-			}
-			continue
-		case line, ok := <-g.lines:
-			if !ok {
-				return check.Status{}, errors.New("the console was closed")
-			}
-			g.seen = append(g.seen, line)
-			if s, ok, err := check.ParseStatus(line); ok {
-				return s, err
-			}
-		case <-deadline:
-			g.seen = g.seen[max(0, len(g.seen)-30):]
-			return check.Status{}, fmt.Errorf("no answer to status in %v; last lines:\n%s", settle, strings.Join(g.seen, "\n"))
+		line, err := g.next(deadline)
+		if err != nil {
+			return a, fmt.Errorf("no answer to status: %w", err)
+		}
+		var ok bool
+		if a.Status, ok, err = check.ParseStatus(line); ok {
+			a.given = time.Now()
+			return a, err
 		}
 	}
 }
 
 func (g *guest) round(h *host, round func(abi.DomID, bool) error, queue bool) error {
-	asked := time.Now()
 	before, err := g.status()
 	if err != nil {
 		return err
 	}
-	answered := time.Now()
 	if err := round(g.dom, queue); err != nil {
 		return err
 	}
 	if err := g.open(); err != nil {
 		return err
 	}
-	askedAgain := time.Now()
 	after, err := g.status()
 	if err != nil {
 		return err
 	}
-	answeredAgain := time.Now()
-	if err := check.Continuity(before, after, maxJump); err != nil {
+	if err := check.Continuity(before.Status, after.Status, maxJump); err != nil {
 		return fmt.Errorf("the guest is not the same any more: %w", err)
 	}
 	// The guest read its clock somewhere between question and answer.
-	least := askedAgain.Sub(answered) - h.resumed.Sub(h.stopping)
-	most := answeredAgain.Sub(asked) - h.resuming.Sub(h.stopped)
+	least := after.asked.Sub(before.given) - h.resumed.Sub(h.stopping)
+	most := after.given.Sub(before.asked) - h.resuming.Sub(h.stopped)
 	lived := time.Duration(after.Clocks.MonoNs - before.Clocks.MonoNs)
 	if lived < least-clockSlack || lived > most+clockSlack {
 		return fmt.Errorf("the guest's clock advanced by %v, where the host's says that it ran for %v to %v (it was away for %v)",

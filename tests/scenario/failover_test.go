@@ -6,6 +6,7 @@ package scenario
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/kemari-ft/kemari/tests/pair"
 	"github.com/kemari-ft/kemari/tools/lab/lab"
 	"github.com/kemari-ft/kemari/tools/lab/nbd"
+	"golang.org/x/sync/errgroup"
 )
 
 // startPair boots two hosts and, on both, a guest that has nothing to do with
@@ -29,9 +31,17 @@ func startPair(ctx context.Context, t *testing.T) (*pair.Pair, []*bystander) {
 		}
 		p.Close()
 	})
-	var all []*bystander
-	for _, h := range []*lab.Host{p.A(), p.B()} {
-		all = append(all, newBystander(ctx, t, p, h))
+	hosts := []*lab.Host{p.A(), p.B()}
+	all := make([]*bystander, len(hosts))
+	var both errgroup.Group
+	for i, h := range hosts {
+		both.Go(func() (err error) {
+			all[i], err = newBystander(ctx, p, h)
+			return err
+		})
+	}
+	if err := both.Wait(); err != nil {
+		t.Fatal(err)
 	}
 	return p, all
 }
@@ -44,20 +54,19 @@ type bystander struct {
 	first check.Status
 }
 
-func newBystander(ctx context.Context, t *testing.T, p *pair.Pair, h *lab.Host) *bystander {
-	t.Helper()
+func newBystander(ctx context.Context, p *pair.Pair, h *lab.Host) (*bystander, error) {
 	b := &bystander{p: p, h: h}
 	var err error
 	if b.guest, err = p.Create(ctx, h, pair.Spec{Name: "bystander"}, false); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	if b.first, err = b.guest.Status(ctx, h); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	if d, err := b.guest.DomID(ctx, h); err != nil || d != "1" {
-		t.Fatalf("the first guest of host %s has domid %s, %v", h.Name, d, err)
+		return nil, fmt.Errorf("the first guest of host %s has domid %s, %v", h.Name, d, err)
 	}
-	return b
+	return b, nil
 }
 
 // undisturbed: the guest ran through all of it, in the same domain.

@@ -17,6 +17,7 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/config"
 	"github.com/kemari-ft/kemari/toolstack/control"
 	"github.com/kemari-ft/kemari/toolstack/host"
+	"github.com/kemari-ft/kemari/toolstack/lease"
 	"github.com/kemari-ft/kemari/toolstack/shell"
 	"github.com/kemari-ft/kemari/toolstack/xlcfg"
 	"github.com/kemari-ft/kemari/xen/abi"
@@ -190,12 +191,21 @@ func create(ctx context.Context, name string, g *guestFile) error {
 	if err := xl("create", "-p", "-q", f.Name()); err != nil {
 		return err
 	}
-	_, err = ask(control.Request{Op: control.OpProtect, Guest: guest})
-	if err != nil {
+	if err = protectCreated(guest, id); err != nil {
 		err = fmt.Errorf("%s is not started: %w", guest, err)
 		return errors.Join(err, (shell.Tools{}).Destroy(ctx, domOf(guest)))
 	}
 	return xl("unpause", guest)
+}
+
+// protectCreated protects a guest unless an xl that knows ft has done so.
+func protectCreated(guest, id string) error {
+	if r, err := ask(control.Request{Op: control.OpStatus, Guest: id}); err == nil && len(r.Guests) == 1 &&
+		r.Guests[0].Role == control.RolePrimary && r.Guests[0].State == string(lease.Protecting) {
+		return nil
+	}
+	_, err := ask(control.Request{Op: control.OpProtect, Guest: guest})
+	return err
 }
 
 // rewrite makes the configuration one whose guest can be protected: later

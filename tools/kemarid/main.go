@@ -47,7 +47,11 @@ func run(file string, log host.Log) error {
 	defer h.Close()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	return daemon.New(h).Run(ctx, func() {
+	d, err := daemon.New(h)
+	if err != nil {
+		return err
+	}
+	return d.Run(ctx, func() {
 		log.Info("kemarid is ready", "xen", h.Identity.XenVersion, "host", h.Identity.UUID)
 		if err := notify("READY=1"); err != nil {
 			log.Warn("telling the service manager", "error", err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/kemari-ft/kemari/toolstack/control"
+	"github.com/kemari-ft/kemari/toolstack/disks"
 	"github.com/kemari-ft/kemari/toolstack/host"
 	"github.com/kemari-ft/kemari/toolstack/primary"
 	"github.com/kemari-ft/kemari/toolstack/secondary"
@@ -30,6 +31,7 @@ type Daemon struct {
 	host  *host.Host
 	cred  *transport.Credentials // nil: none could be loaded, and credErr says why
 	noTLS error
+	disks *disks.Server
 	fatal chan error
 
 	mu          sync.Mutex
@@ -47,7 +49,7 @@ type guarded struct {
 }
 
 // New makes a daemon of a host.
-func New(h *host.Host) *Daemon {
+func New(h *host.Host) (*Daemon, error) {
 	d := &Daemon{
 		host: h, fatal: make(chan error, 1),
 		primaries:   map[uuid.UUID]*guarded{},
@@ -56,7 +58,9 @@ func New(h *host.Host) *Daemon {
 		activations: map[uuid.UUID]secondary.Activation{},
 	}
 	d.cred, d.noTLS = transport.LoadCredentials(h.Config.Cert, h.Config.Key, h.Config.PeerCert)
-	return d
+	var err error
+	d.disks, err = disks.Open(h, d.mayOpen)
+	return d, err
 }
 
 // Run serves until ctx ends. ready is called when requests are taken.
@@ -64,7 +68,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var work sync.WaitGroup
-	defer work.Wait()
+	defer d.settle(&work)
 
 	deaths, err := d.host.Store.Watch("@releaseDomain")
 	if err != nil {
@@ -80,6 +84,13 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		return err
 	}
 	defer d.stop()
+	// After adopt: disks of guests whose last epoch was not sent have to
+	// stand still.
+	work.Go(func() {
+		if err := d.disks.Run(ctx); err != nil {
+			d.fail(fmt.Errorf("serving disks: %w", err))
+		}
+	})
 
 	var listeners []net.Listener
 	defer func() {
@@ -118,6 +129,24 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		return err
 	case <-d.host.Store.Done():
 		return fmt.Errorf("xenstored: %w", d.host.Store.Err())
+	}
+}
+
+// settleTime bounds how long the end of everything is waited for. Disks of a
+// guest whose epoch is not acknowledged stand still, and do not end: for them
+// the daemon's death is like any other one.
+const settleTime = 3 * time.Second
+
+func (d *Daemon) settle(work *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() {
+		work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(settleTime):
+		d.host.Log.Warn("not everything has ended in time; the next kemarid takes it up")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -38,7 +39,11 @@ func (d *Daemon) acceptPeers(ctx context.Context, l net.Listener) {
 		go func() {
 			defer func() { <-strangers }()
 			conn := link.New(c)
-			if err := d.greet(conn); err != nil {
+			err := d.greet(conn)
+			switch {
+			case errors.Is(err, io.EOF):
+				conn.Close() // it only wanted to know whether we listen
+			case err != nil:
 				d.host.Log.Warn("a peer is not served", "peer", conn.Peer(), "error", err)
 				conn.Close()
 			}
@@ -106,7 +111,7 @@ func (d *Daemon) receiver(guest uuid.UUID) (*secondary.Receiver, []string, error
 	if rec.Phase == lease.Running {
 		rec.Phase = lease.Ended // the domain it ran in is no more
 	}
-	r := secondary.New(secondary.Config{Host: d.host, Guest: guest, Record: rec, Activated: d.activated})
+	r := secondary.New(secondary.Config{Host: d.host, Guest: guest, Record: rec, Disks: d.disks, Activated: d.activated})
 	d.secondaries[guest] = r
 	go func() {
 		<-r.Done()

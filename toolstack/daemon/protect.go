@@ -41,10 +41,15 @@ func (d *Daemon) start(guest uuid.UUID, dom abi.DomID, policy host.Policy, adopt
 	if d.stopping {
 		return nil, errors.New("kemarid is being stopped")
 	}
+	lent := d.disks.Guest(dom)
+	if adopt {
+		lent.Freeze()
+	}
 	g := &guarded{policy: policy, session: primary.New(primary.Config{
 		Host: d.host, Dom: dom, Guest: guest, Name: policy.Name,
-		Peer: peer, Interval: policy.Interval, Record: rec,
+		Peer: peer, Interval: policy.Interval, Record: rec, Disks: lent, Frozen: adopt,
 	})}
+	lent.OnNeed(g.session.Sync)
 	d.primaries[guest] = g
 	g.session.Start(adopt)
 	go d.follow(guest, dom, g)
@@ -57,6 +62,8 @@ const retryTime = time.Second
 // follow waits for the end of a session.
 func (d *Daemon) follow(guest uuid.UUID, dom abi.DomID, g *guarded) {
 	<-g.session.Done()
+	d.disks.Guest(dom).OnNeed(nil)
+	d.disks.Forget(dom)
 	d.mu.Lock()
 	delete(d.primaries, guest)
 	stopping := d.stopping
@@ -71,10 +78,8 @@ func (d *Daemon) follow(guest uuid.UUID, dom abi.DomID, g *guarded) {
 	}
 	d.host.Log.Error("a session broke off; the guest's output is held until it is taken up again",
 		"guest", g.policy.Name, "domid", uint16(dom), "error", err)
+	// Also if the domain is gone: the other host has to be told.
 	time.Sleep(retryTime)
-	if alive, _, err := d.host.Find(guest); err == nil && alive != dom {
-		return // it has ended
-	}
 	if _, err := d.start(guest, dom, g.policy, true); err != nil {
 		d.host.Log.Error("the session cannot be taken up again", "guest", g.policy.Name, "error", err)
 	}
@@ -126,7 +131,7 @@ func (d *Daemon) awaitCopy(ctx context.Context, g *guarded, progress func(string
 		if st.Record.Phase == lease.Protecting && st.Syncs > 0 {
 			return nil
 		}
-		if text := fmt.Sprintf("%d%% copied", st.Copied*100/max(st.Total, 1)); st.Copied > 0 && text != said {
+		if text := fmt.Sprintf("%d%% copied", st.Copied*10/max(st.Total, 1)*10); st.Copied > 0 && text != said {
 			said = text
 			progress(text)
 		}
@@ -230,6 +235,22 @@ func (d *Daemon) mayStart(id uuid.UUID, name string) error {
 	}
 	return fmt.Errorf("%s was protected in generation %d, and this host is its %s (%s): the other host may run it; "+
 		"if it certainly does not, remove %s/%s", name, rec.Generation, rec.Role, rec.Phase, d.host.Records.Dir, id)
+}
+
+// mayOpen is I14 for a disk.
+func (d *Daemon) mayOpen(dom abi.DomID) error {
+	info, err := d.host.Ctl.DomainInfo(dom)
+	if err != nil {
+		return err
+	}
+	id := uuid.UUID(info.UUID)
+	d.mu.Lock()
+	g := d.primaries[id]
+	d.mu.Unlock()
+	if g != nil {
+		return nil
+	}
+	return d.mayStart(id, id.String())
 }
 
 // adopt takes up what a daemon before this one has left.

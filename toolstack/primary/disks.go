@@ -3,6 +3,8 @@
 package primary
 
 import (
+	"context"
+
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
 )
@@ -23,6 +25,9 @@ type Disks interface {
 	Capture() ([]stream.Ring, []abi.GrantRef)
 	// Commit lets pass what the last Capture saw.
 	Commit() error
+	// Recovered waits until the disks that a daemon before this one served
+	// are served again.
+	Recovered(ctx context.Context) error
 	// Close returns when no request is in work any more, and none will be.
 	Close() error
 }
@@ -38,4 +43,5 @@ func (noDisks) HasOutput() bool                          { return true }
 func (noDisks) Rearm()                                   {}
 func (noDisks) Capture() ([]stream.Ring, []abi.GrantRef) { return nil, nil }
 func (noDisks) Commit() error                            { return nil }
+func (noDisks) Recovered(context.Context) error          { return nil }
 func (noDisks) Close() error                             { return nil }

@@ -31,6 +31,9 @@ type Config struct {
 	Interval time.Duration // longest epoch
 	Record   lease.Record
 	Disks    Disks
+	// Frozen: the disks are frozen already, because the daemon before this
+	// one may have left an epoch that has not been sent.
+	Frozen bool
 }
 
 // Session protects one guest. One goroutine owns it: nothing that concerns the
@@ -106,6 +109,7 @@ func New(cfg Config) *Session {
 		events:  make(chan any, 64), trigger: make(chan struct{}, 1),
 		done: make(chan struct{}), timer: time.NewTimer(time.Hour),
 	}
+	s.stopped = cfg.Frozen
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -261,6 +265,9 @@ func (s *Session) who(args ...any) []any {
 func (s *Session) lookAtDomain() error {
 	info, err := s.cfg.Host.Ctl.DomainInfo(s.cfg.Dom)
 	gone := err != nil || info.UUID != [16]byte(s.cfg.Guest) || info.Is(abi.DomInfDying)
+	if gone && !s.dead {
+		s.log.Info("the domain is gone", s.who()...)
+	}
 	if gone {
 		s.dead = true
 		// As long as a page is mapped, the domain keeps its memory.
@@ -318,6 +325,11 @@ func (s *Session) closeAll() {
 	s.hangup()
 	s.pulse.Stop()
 	s.closeCapture()
+	if !s.frozen {
+		// An epoch that has not been acknowledged goes to the secondary
+		// later, with memory as it is now (I3).
+		s.thaw()
+	}
 	if s.store != nil {
 		s.store.close()
 	}
@@ -404,6 +416,13 @@ func (s *Session) adopt() error {
 		}
 		s.xen = s.capture.Shared().LastSync()
 		s.frozen = status.Is(kemariop.StateHarvested)
+		s.freeze()
+		if err := s.cfg.Disks.Recovered(s.ctx); err != nil {
+			return err
+		}
+		if !s.frozen {
+			s.thaw()
+		}
 		if status.Is(kemariop.StateTriggered) {
 			s.wanted = true
 		}

@@ -175,9 +175,10 @@ func (r *Receiver) handle(ev any) error {
 		if ev.conn == r.connID {
 			r.hangup()
 		}
-		var torn *stream.Error
-		if errors.As(ev.err, &torn) && !errors.Is(ev.err, stream.ErrTorn) {
-			return r.step(replica.StreamDropped{Conn: ev.conn, Err: ev.err})
+		for _, broken := range []error{stream.ErrCorrupt, stream.ErrSequence, stream.ErrLimit, stream.ErrUnsupported} {
+			if errors.Is(ev.err, broken) {
+				return r.step(replica.StreamDropped{Conn: ev.conn, Err: ev.err})
+			}
 		}
 		return r.step(replica.Disconnected{Conn: ev.conn, Err: ev.err})
 	case failover:

@@ -218,6 +218,35 @@ func (m *Mapping) Remap(i int, gfns ...abi.GFN) error {
 	return errors.Join(errs...)
 }
 
+// Refresh is Remap of single pages, in ascending order, to the gfns that they
+// have. It maps no area more than once.
+func (m *Mapping) Refresh(pages ...int) error {
+	for j, i := range pages {
+		if m.gfns == nil || i < 0 || i >= len(m.gfns) || j > 0 && i < pages[j-1] {
+			return fmt.Errorf("foreignmem: mapping page %d of a mapping of %d pages of %s again, out of order or range",
+				i, m.Len(), m.dom)
+		}
+	}
+	m.h.mu.RLock()
+	defer m.h.mu.RUnlock()
+	if m.h.closed {
+		return fmt.Errorf("foreignmem: remap: %w", os.ErrClosed)
+	}
+	var errs []error
+	for filled := 0; len(pages) > 0; pages = pages[1:] {
+		i := pages[0]
+		if i < filled || m.fillable(i, i+1) && m.batch(i, i+1) == nil {
+			continue
+		}
+		lo := i - i%m.area
+		filled = min(lo+m.area, len(m.gfns))
+		if err := m.fill(lo, filled); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // fillable tells whether the kernel accepts pages [lo, hi) as they are: as
 // holes of an area that is in use.
 func (m *Mapping) fillable(lo, hi int) bool {

@@ -216,6 +216,8 @@ func TestRemapRejectsBadRanges(t *testing.T) {
 		func() error { return m.Remap(-1, 1) },
 		func() error { return m.Remap(3, 1, 2) },
 		func() error { return m.Remap(0) },
+		func() error { return m.Refresh(1, 4) },
+		func() error { return m.Refresh(1, 0) },
 	} {
 		if f() == nil {
 			t.Error("a range outside the mapping was accepted")
@@ -270,7 +272,16 @@ func TestRemapFollowsTheP2M(t *testing.T) {
 			case 1:
 				k.failMap = syscall.ENOMEM
 			}
-			err := m.Remap(lo, gfns[lo:hi]...)
+			var err error
+			if rapid.Bool().Draw(t, "refresh") {
+				var pages []int
+				for i := lo; i < hi; i++ {
+					pages = append(pages, i)
+				}
+				err = m.Refresh(pages...)
+			} else {
+				err = m.Remap(lo, gfns[lo:hi]...)
+			}
 			if err != nil && !errors.Is(err, syscall.ENOMEM) {
 				t.Fatalf("remap %d..%d: %v", lo, hi, err)
 			}

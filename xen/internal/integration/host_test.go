@@ -59,7 +59,7 @@ func TestHost(t *testing.T) {
 	must(t, err)
 	t.Logf("dom0: %+v", i)
 	if i.Is(abi.DomInfHVMGuest) {
-		t.Error("dom0 is not PV: foreignmem.Remap cannot be relied on")
+		t.Error("dom0 is not PV: these packages were never tried in another kind")
 	}
 	if _, err := c.DomainInfo(0x7fe0); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("a domain that does not exist: %v", err)

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build lab
+
+package scenario
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/kemari-ft/kemari/tools/lab/lab"
+)
+
+// TestExerciser tries every operation of the hypervisor's interface, with its
+// errors and edges, on a debug build of Xen: see tests/exerciser.
+func TestExerciser(t *testing.T) {
+	ctx := t.Context()
+	_, hosts := start(ctx, t, lab.Config{
+		SMP: 2, Tools: []string{module + "tests/exerciser"},
+		Files: map[string]string{"guest/initrd.img": demoGuest(ctx, t)},
+	}, "a")
+	call, err := hosts[0].Start(nil, "exerciser")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, errOut bytes.Buffer
+	status, err := call.Wait(ctx, &out, &errOut)
+	t.Logf("%s", out.String())
+	if err != nil || status.Code != 0 {
+		t.Fatalf("exerciser: status %d, %v: %s", status.Code, err, errOut.String())
+	}
+}

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build lab
+
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"math/rand"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kemari-ft/kemari/tests/check"
+	"github.com/kemari-ft/kemari/tests/pair"
+	"github.com/kemari-ft/kemari/tools/lab/ether"
+	"github.com/kemari-ft/kemari/tools/lab/lab"
+	"github.com/kemari-ft/kemari/tools/lab/nbd"
+)
+
+// soak is one test's state.
+type soak struct {
+	p   *pair.Pair
+	rnd *rand.Rand
+}
+
+// instant is when the power goes.
+type instant struct {
+	name string
+	disk bool
+	// booting guests cannot be asked before the cut.
+	booting bool
+	// prepare brings the guest to the instant, and answers what is to be done
+	// when the host is dead.
+	prepare func(ctx context.Context, t *testing.T, s *soak, g *pair.Guest) func()
+}
+
+var instants = []instant{
+	{name: "mid-write", disk: true, prepare: midWrite},
+	{name: "acknowledged but not released", disk: true, prepare: acknowledged},
+	{name: "first copy"}, // see firstCopy
+	{name: "boot", booting: true, prepare: boot},
+	{name: "mid-send", disk: true, prepare: midSend},
+	{name: "frozen", disk: true, prepare: frozen},
+	{name: "idle", prepare: idle},
+}
+
+// TestSoak cuts the power of the host that runs the guest N times, at instants
+// that differ in what is under way. SEED makes the same choices again.
+func TestSoak(t *testing.T) {
+	rounds := number(t, "N", 3)
+	seed := int64(number(t, "SEED", int(time.Now().UnixNano()%1e9)))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rounds+2)*20*time.Minute)
+	defer cancel()
+	p, others := startPair(ctx, t)
+	s := &soak{p: p, rnd: rand.New(rand.NewSource(seed))}
+	t.Logf("SEED=%d", seed)
+	passed := 0
+	for i := range rounds {
+		at := instants[i%len(instants)]
+		if only := os.Getenv("INSTANT"); only != "" {
+			for _, x := range instants {
+				if strings.HasPrefix(x.name, only) {
+					at = x
+				}
+			}
+		}
+		ok := t.Run(fmt.Sprintf("%d %s", i+1, at.name), func(t *testing.T) {
+			if at.prepare == nil {
+				s.firstCopy(ctx, t)
+			} else {
+				s.round(ctx, t, at)
+			}
+			others[1].undisturbed(ctx, t)
+		})
+		if !ok {
+			break // the hosts are left as they are, for whoever looks
+		}
+		passed++
+		if i < rounds-1 {
+			if err := p.Repair(ctx, "a"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Logf("%d of %d power cuts survived", passed, rounds)
+}
+
+func (s *soak) spec(i instant) pair.Spec {
+	spec := pair.Spec{Name: fmt.Sprintf("ft%d", s.rnd.Intn(1e6)), VCPUs: 1 + s.rnd.Intn(2), Extra: "guest.tick_ms=500"}
+	if i.disk {
+		spec.Disk = "/dev/lun/lun0"
+	}
+	return spec
+}
+
+func (s *soak) round(ctx context.Context, t *testing.T, at instant) {
+	p := s.p
+	mark := len(p.Lab.LUN("lun0").Log())
+	spec := s.spec(at)
+	g, err := p.Create(ctx, p.A(), spec, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Protected(ctx, spec.Name); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("guest %s, %d vCPUs", spec.Name, spec.VCPUs)
+	var before *check.Status
+	if !at.booting {
+		if _, err := g.Status(ctx, p.A()); err != nil {
+			t.Fatal(err)
+		}
+		if spec.Disk != "" {
+			if err := g.Obey(ctx, p.A(), "load disk"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c, err := p.Compare(ctx, g, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("at epoch %d guest and shell have the same %d pages (and %d that travel with the rings)", c.Epoch, c.Pages, c.Always)
+	if !at.booting {
+		st, err := g.Status(ctx, p.A())
+		if err != nil {
+			t.Fatal(err)
+		}
+		before = &st
+	}
+	meanwhile := at.prepare(ctx, t, s, g)
+	o, err := p.Failover(ctx, g, before, mark, func() {
+		p.Lab.Net("repl").Heal()
+		if meanwhile != nil {
+			meanwhile()
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report(t, o)
+	// It has to make room for the next one.
+	if err := p.Shutdown(ctx, g); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// some waits a moment that nobody can foresee.
+func (s *soak) some(t *testing.T, most time.Duration) {
+	d := time.Duration(s.rnd.Int63n(int64(most)))
+	t.Logf("cut after %v", d.Round(time.Millisecond))
+	time.Sleep(d)
+}
+
+func idle(_ context.Context, t *testing.T, s *soak, _ *pair.Guest) func() {
+	s.some(t, 5*time.Second)
+	return nil
+}
+
+func boot(_ context.Context, t *testing.T, s *soak, _ *pair.Guest) func() {
+	s.some(t, 12*time.Second)
+	return nil
+}
+
+// midWrite: requests are under way to the disk.
+func midWrite(ctx context.Context, t *testing.T, s *soak, _ *pair.Guest) func() {
+	hold := s.p.Lab.LUN("lun0").Add(&nbd.Rule{Match: nbd.Match{Host: "a", Ops: []nbd.Op{nbd.Write}}, Hold: true})
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if err := hold.Taken(ctx, 1+s.rnd.Intn(2)); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		hold.Remove()
+		// Either they never reach the disk, or they do so at the last moment.
+		if s.rnd.Intn(2) == 0 {
+			t.Logf("%d held writes are lost", hold.Discard())
+		} else {
+			t.Logf("%d held writes land after the host's death", hold.Release())
+		}
+	}
+}
+
+// frozen: the guest was stopped at an output, and nobody has looked at it yet.
+func frozen(ctx context.Context, t *testing.T, s *soak, g *pair.Guest) func() {
+	if _, err := s.p.A().Shell(ctx, "kill -STOP $(pidof kemarid)"); err != nil {
+		t.Fatal(err)
+	}
+	// It stands still when it has not printed anything for a while.
+	for n := -1; n != g.Len(); time.Sleep(3 * time.Second) {
+		n = g.Len()
+	}
+	return nil
+}
+
+// midSend: an epoch is on its way, in part.
+func midSend(ctx context.Context, t *testing.T, s *soak, g *pair.Guest) func() {
+	if err := g.Obey(ctx, s.p.A(), "load mem=8,8"); err != nil {
+		t.Fatal(err)
+	}
+	s.some(t, 3*time.Second)
+	s.p.Lab.Net("repl").Impair("a", "b", ether.Impairment{Down: true})
+	time.Sleep(time.Duration(s.rnd.Int63n(int64(time.Second))))
+	return nil
+}
+
+// acknowledged: the secondary has the epoch, the primary does not know.
+func acknowledged(ctx context.Context, t *testing.T, s *soak, g *pair.Guest) func() {
+	c, err := s.p.Compare(ctx, g, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("epoch %d is acknowledged and not released; the same %d pages", c.Epoch, c.Pages)
+	return nil
+}
+
+// firstCopy cuts the power while the guest is being copied for the first time:
+// there is nothing yet that could go on, and that has to be said.
+func (s *soak) firstCopy(ctx context.Context, t *testing.T) {
+	p := s.p
+	spec := s.spec(instant{})
+	g, err := p.Create(ctx, p.A(), spec, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Watch(ctx, p.B())
+	if _, err := g.Status(ctx, p.A()); err != nil {
+		t.Fatal(err)
+	}
+	call, err := p.A().Start(nil, "kemari", "protect", spec.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = call.Wait(ctx, &strings.Builder{}, &strings.Builder{}) }()
+	// The shell is there, the copy not yet.
+	until := time.Now().Add(3 * time.Minute)
+	for copied := false; !copied; {
+		st, err := p.State(ctx, p.A(), spec.Name)
+		switch {
+		case err == nil && st.State == "protecting":
+			t.Fatal("the first copy was over before the power could be cut")
+		case err == nil && st.Copied > 0:
+			copied = true
+		case time.Now().After(until):
+			t.Fatalf("the first copy does not begin: %+v, %v\n%s", st, err, pair.DaemonOutput(p.A()))
+		}
+	}
+	from := g.Len()
+	p.A().Cut()
+	p.Lab.Net("repl").Heal()
+	if err := s.notProtected(ctx, p.B(), spec.Name); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range g.Lines(from) {
+		if _, ok := check.ParseTick(l.Text); ok && l.Host == "b" {
+			t.Fatalf("host b runs a guest of which it holds a part: %s", l.Text)
+		}
+	}
+}
+
+// notProtected waits until host b says that the guest was not yet protected,
+// and has no shell of it any more.
+func (s *soak) notProtected(ctx context.Context, b *lab.Host, name string) error {
+	var said, list string
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(time.Second) {
+		out, err := b.Run(ctx, "kemari", "status")
+		if err != nil {
+			return err
+		}
+		said = out
+		if list, err = b.Run(ctx, "xl", "list"); err != nil {
+			return err
+		}
+		if strings.Contains(said, "not yet protected") && !strings.Contains(list, name) {
+			return nil
+		}
+	}
+	return fmt.Errorf("host b does not say that %s was not yet protected, or keeps a shell of it:\n%s\n%s\n%s", name, said, list, pair.DaemonOutput(b))
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package disks
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/kemari-ft/kemari/backend/blkif"
+	"github.com/kemari-ft/kemari/backend/gate"
+	"github.com/kemari-ft/kemari/backend/store"
+	"github.com/kemari-ft/kemari/backend/xenbus"
+	"github.com/kemari-ft/kemari/toolstack/secondary"
+	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
+	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/toolstack/xsreplica"
+	"github.com/kemari-ft/kemari/xen/abi"
+	"github.com/kemari-ft/kemari/xen/xenstore"
+)
+
+var _ secondary.Disks = (*Server)(nil)
+
+// connected lists the back ends of a domain that are connected according to
+// xenstore.
+func (s *Server) connected(dom abi.DomID) ([]xenbus.ID, error) {
+	dir := fmt.Sprintf("%s/%d", xenbus.Root, uint16(dom))
+	names, err := s.host.Store.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var ids []xenbus.ID
+	for _, n := range names {
+		handle, err := strconv.ParseUint(n, 10, 32)
+		if err != nil {
+			continue
+		}
+		state, err := s.host.Store.Read(dir + "/" + n + "/state")
+		if err == nil && state == strconv.Itoa(int(abi.XenbusConnected)) {
+			ids = append(ids, xenbus.ID{Dom: dom, Handle: uint32(handle)})
+		}
+	}
+	return ids, nil
+}
+
+// Check says, with every reason, why this host cannot serve the disks.
+func (s *Server) Check(disks []xlstream.Disk) error {
+	var errs []error
+	for _, d := range disks {
+		st, err := store.Open(d.Path, store.Options{ReadOnly: !d.Writable})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("disk %s: %w", d.Vdev, err))
+			continue
+		}
+		errs = append(errs, st.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// carried are the keys of a back end that say what its front end negotiated
+// with. What this host acts on comes from the guest's configuration.
+var carried = map[string]bool{
+	"removable": true, "bootable": true, "dev": true, "type": true, "mode": true,
+	"device-type": true, "discard-enable": true, "specification": true,
+	"max-ring-page-order": true, "multi-queue-max-queues": true,
+	"feature-max-indirect-segments": true, "feature-persistent": true,
+	"feature-flush-cache": true, "feature-barrier": true, "feature-discard": true,
+	"discard-granularity": true, "discard-alignment": true, "discard-secure": true,
+	"sectors": true, "sector-size": true, "physical-sector-size": true, "info": true,
+}
+
+// blockScript is what libxl names by itself.
+const blockScript = "/etc/xen/scripts/block"
+
+// Attach takes over the front ends of a guest that was served by another host
+// and does not run yet.
+func (s *Server) Attach(_ uuid.UUID, dom abi.DomID, disks []xlstream.Disk, back []xsreplica.Node, rings []stream.Ring) error {
+	positions := map[uint32][]gate.Indices{}
+	for _, r := range rings {
+		if r.Class != stream.RingVBD || int(r.Queue) != len(positions[r.DevID]) {
+			return fmt.Errorf("ring %d of device %d of class %d is not one to be attached", r.Queue, r.DevID, r.Class)
+		}
+		positions[r.DevID] = append(positions[r.DevID], gate.Indices{RspProd: r.RspProd, ReqProd: r.ReqProd})
+	}
+	nodes := map[uint32]map[string]string{}
+	for _, n := range back {
+		rest, ok := strings.CutPrefix(n.Path, fmt.Sprintf("%s/%d/", xenbus.Root, uint16(dom)))
+		dev, key, below := strings.Cut(rest, "/")
+		handle, err := strconv.ParseUint(dev, 10, 32)
+		if !ok || !below || err != nil {
+			continue
+		}
+		if nodes[uint32(handle)] == nil {
+			nodes[uint32(handle)] = map[string]string{}
+		}
+		nodes[uint32(handle)][key] = n.Value
+	}
+	var errs []error
+	for handle, keys := range nodes {
+		if err := s.attach(dom, handle, keys, disks, positions[handle]); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) attach(dom abi.DomID, handle uint32, keys map[string]string, disks []xlstream.Disk, at []gate.Indices) error {
+	id := xenbus.ID{Dom: dom, Handle: handle}
+	disk := xenbus.Disk{ID: id, Script: blockScript, Discard: keys["discard-enable"] != "0"}
+	for _, d := range disks {
+		if d.Vdev == keys["dev"] {
+			disk.Target, disk.ReadOnly = d.Path, !d.Writable
+		}
+	}
+	if disk.Target == "" {
+		return fmt.Errorf("%s: the guest's configuration has no disk %q", id, keys["dev"])
+	}
+	keep := map[string]string{}
+	for k, v := range keys {
+		if carried[k] {
+			keep[k] = v
+		}
+	}
+	if len(at) == 0 {
+		return s.offer(disk, keep)
+	}
+	dev, err := s.device(disk)
+	if err != nil {
+		return err
+	}
+	if err := s.bus.Attach(disk, dev, keep, at); err != nil {
+		return err
+	}
+	// The other host is gone for certain, and nobody holds a copy.
+	dev.Ungate()
+	return nil
+}
+
+// offer makes the nodes of a back end whose front end had not connected at the
+// last sync, as libxl would have: the hand-shake begins anew here.
+func (s *Server) offer(disk xenbus.Disk, keys map[string]string) error {
+	id := disk.ID
+	front := fmt.Sprintf("/local/domain/%d/device/vbd/%d", uint16(id.Dom), id.Handle)
+	back := fmt.Sprintf("%s/%d/%d", xenbus.Root, uint16(id.Dom), id.Handle)
+	pairs := [][2]string{
+		{"frontend", front}, {"frontend-id", strconv.Itoa(int(id.Dom))},
+		{"params", "aio:" + disk.Target}, {"script", disk.Script}, {"online", "1"},
+		{"hotplug-status", "connected"},
+	}
+	for _, k := range []string{"removable", "bootable", "dev", "type", "mode", "device-type", "discard-enable", "specification"} {
+		if v, ok := keys[k]; ok {
+			pairs = append(pairs, [2]string{k, v})
+		}
+	}
+	libxl := append(pairs[:len(pairs):len(pairs)], [2]string{"backend", back})
+	pairs = append(pairs, [2]string{"state", strconv.Itoa(int(abi.XenbusInitialising))})
+	err := s.host.Store.Transaction(func(tx *xenstore.Tx) error {
+		if err := tx.Mkdir(back); err != nil {
+			return err
+		}
+		if err := tx.SetPerms(back, xenstore.Perm{Dom: abi.Dom0, Access: xenstore.AccessNone}, xenstore.Perm{Dom: id.Dom, Access: xenstore.AccessRead}); err != nil {
+			return err
+		}
+		for _, p := range pairs {
+			if err := tx.Write(back+"/"+p[0], p[1]); err != nil {
+				return err
+			}
+		}
+		for _, p := range libxl {
+			if err := tx.Write(fmt.Sprintf("/libxl/%d/device/vbd/%d/%s", uint16(id.Dom), id.Handle, p[0]), p[1]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s: making its back end: %w", id, err)
+	}
+	return nil
+}
+
+// Attach remembers where the rings are.
+func (d *device) Attach(ch []blkif.QueueChannel, at []gate.Indices) error {
+	return d.guest.link(d, ch, func(ch []blkif.QueueChannel) error { return d.Device.Attach(ch, at) })
+}
