@@ -379,6 +379,7 @@ void kemari_set_pending(struct vcpu *v, struct evtchn *chn);
 #define nestedhvm_enabled(d) false
 #define altp2m_active(d) false
 #define mem_sharing_enabled(d) false
+#define p2m_pod_active(d) false
 #define X86_EMU_LAPIC 1
 #define vcpu_vlapic(v) (&(v)->arch.hvm.vlapic)
 #define VPF_down 2

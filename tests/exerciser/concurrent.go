@@ -32,12 +32,15 @@ func (t *try) hammer(g *guest, d time.Duration, allowed []syscall.Errno, workers
 		})
 	}
 	wg.Wait()
-	for w, b := range bad {
+	for _, b := range bad {
 		if b != "" {
 			t.fail("%s, want one of %v", b, allowed)
-		} else if good[w] == 0 {
-			t.fail("worker %d: got no success, want some", w)
 		}
+	}
+	// Xen promises no fairness: one of two that do the same may come too late
+	// each time.
+	if best := slices.Max(good[1:]); best == 0 {
+		t.fail("%d workers: got no success but in asking for the status, want some", len(workers))
 	}
 }
 
@@ -82,9 +85,10 @@ var concurrentCases = []testCase{
 		t.hammer(g, hammerTime, []syscall.Errno{syscall.EBUSY, syscall.EAGAIN, syscall.EILSEQ, syscall.EINVAL, syscall.ENODEV},
 			status, enable, enable, syncRelease, func(_ *raw, _ int) syscall.Errno {
 				m, err := t.fm.MapResource(g.dom, kemariop.ResourceKemari, 0, 0, 3, false)
-				if err == nil {
-					m.Close()
+				if err != nil {
+					return syscall.ENODEV
 				}
+				m.Close()
 				return 0
 			})
 		g.disable() // whoever came last may have lost to a sync

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +18,6 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/config"
 	"github.com/kemari-ft/kemari/toolstack/control"
 	"github.com/kemari-ft/kemari/toolstack/host"
-	"github.com/kemari-ft/kemari/toolstack/lease"
 	"github.com/kemari-ft/kemari/toolstack/shell"
 	"github.com/kemari-ft/kemari/toolstack/xlcfg"
 	"github.com/kemari-ft/kemari/xen/abi"
@@ -191,22 +191,15 @@ func create(ctx context.Context, name string, g *guestFile) error {
 	if err := xl("create", "-p", "-q", f.Name()); err != nil {
 		return err
 	}
-	if err = protectCreated(guest, id); err != nil {
+	if _, err := ask(control.Request{Op: control.OpProtect, Guest: guest}); err != nil {
 		err = fmt.Errorf("%s is not started: %w", guest, err)
 		return errors.Join(err, (shell.Tools{}).Destroy(ctx, domOf(guest)))
 	}
 	return xl("unpause", guest)
 }
 
-// protectCreated protects a guest unless an xl that knows ft has done so.
-func protectCreated(guest, id string) error {
-	if r, err := ask(control.Request{Op: control.OpStatus, Guest: id}); err == nil && len(r.Guests) == 1 &&
-		r.Guests[0].Role == control.RolePrimary && r.Guests[0].State == string(lease.Protecting) {
-		return nil
-	}
-	_, err := ask(control.Request{Op: control.OpProtect, Guest: guest})
-	return err
-}
+// ftLine is a setting of an ft key: none of them can span lines.
+var ftLine = regexp.MustCompile(`(?m)^[ \t]*ft(_[a-z_]+)?[ \t]*=.*$`)
 
 // rewrite makes the configuration one whose guest can be protected: later
 // settings replace earlier ones of the same key.
@@ -216,7 +209,9 @@ func rewrite(name string, f *xlcfg.File, id string) ([]byte, error) {
 		return nil, err
 	}
 	var b bytes.Buffer
-	b.Write(bytes.TrimRight(text, "\n"))
+	// An xl that knows ft would do all of this itself, and chooses the domid:
+	// here it is the operator's xl that is asked for no more than a guest.
+	b.Write(bytes.TrimRight(ftLine.ReplaceAll(text, nil), "\n"))
 	fmt.Fprintf(&b, "\n# kemari create\nuuid = %q\nmax_grant_version = 1\n", id)
 	if s, ok := f.Get("disk"); ok {
 		disks, err := config.TapDisks(s.Value)

@@ -146,10 +146,10 @@ g.cfg:8: disk contradicts ft (line 1): "a.qcow2,qcow2,xvdb,w": only the format r
 
 func TestTapDisks(t *testing.T) {
 	for _, tc := range []struct{ spec, want string }{
-		{"/dev/vg/web,raw,xvda,rw", "backendtype=tap,/dev/vg/web,raw,xvda,rw"},
-		{"phy:/dev/vg/web,xvda,w", "backendtype=tap,phy:/dev/vg/web,xvda,w"},
-		{"vdev=xvda, backendtype=tap, target=/a,b", "vdev=xvda, backendtype=tap, target=/a,b"},
-		{"vdev=xvda,target=/dev/x,script=y", "backendtype=tap,vdev=xvda,target=/dev/x,script=y"},
+		{"/dev/vg/web,raw,xvda,rw", "backendtype=tap,script=block-kemari,/dev/vg/web,raw,xvda,rw"},
+		{"phy:/dev/vg/web,xvda,w", "backendtype=tap,script=block-kemari,phy:/dev/vg/web,xvda,w"},
+		{"vdev=xvda, backendtype=tap, target=/a,b", "script=block-kemari,vdev=xvda, backendtype=tap, target=/a,b"},
+		{"vdev=xvda,target=/dev/x,script=y", "backendtype=tap,script=block-kemari,vdev=xvda,target=/dev/x,script=y"},
 		{"vdev=xvda,script=block-x,target=y", ""},
 		{"/dev/x,raw,xvda,rw,backendtype=phy", ""},
 		{"nbd:host:1,raw,xvda,w", ""},

@@ -115,6 +115,10 @@ func unprotectable(f *xlcfg.File, ftLine int) (errs []error) {
 	return errs
 }
 
+// blockScript is the hotplug script of the disks that kemarid serves. The one
+// that libxl would run for such a disk asks for a tool of another back end.
+const blockScript = "block-kemari"
+
 // TapDisks turns the disk specifications of a protected guest, each as in
 // xl-disk-configuration(5), into ones that kemarid serves.
 func TapDisks(v xlcfg.Value) ([]string, error) {
@@ -126,7 +130,7 @@ func TapDisks(v xlcfg.Value) ([]string, error) {
 	for _, spec := range specs {
 		// target= takes the rest of the string, commas and all.
 		params, _, _ := strings.Cut(spec, "target=")
-		tap := false
+		tap, script := false, false
 		for _, p := range strings.Split(params, ",") {
 			p = strings.TrimSpace(p)
 			key, val, _ := strings.Cut(p, "=")
@@ -135,6 +139,8 @@ func TapDisks(v xlcfg.Value) ([]string, error) {
 				tap = true
 			case key == "backendtype":
 				return nil, fmt.Errorf("%.80q: backendtype=%s; allowed: tap, which ft sets by itself", spec, val)
+			case p == "script="+blockScript:
+				script = true
 			case key == "script", key == "backend", key == "specification" && val != "xen":
 				return nil, fmt.Errorf("%.80q: %s= is not possible", spec, key)
 			case p == "cdrom", p == "devtype=cdrom":
@@ -145,9 +151,12 @@ func TapDisks(v xlcfg.Value) ([]string, error) {
 				return nil, fmt.Errorf("%.80q: %.20q is not possible; give the path alone", spec, key)
 			}
 		}
+		// In front, since a positional parameter may not follow target= and
+		// a named one may stand anywhere before it.
+		if !script {
+			spec = "script=" + blockScript + "," + spec
+		}
 		if !tap {
-			// In front, since a positional parameter may not follow
-			// target= and a named one may stand anywhere before it.
 			spec = "backendtype=tap," + spec
 		}
 		out = append(out, spec)

@@ -75,8 +75,8 @@ var carried = map[string]bool{
 	"sectors": true, "sector-size": true, "physical-sector-size": true, "info": true,
 }
 
-// blockScript is what libxl names by itself.
-const blockScript = "/etc/xen/scripts/block"
+// blockScript is the hotplug script of our disks.
+const blockScript = "/etc/xen/scripts/block-kemari"
 
 // Attach takes over the front ends of a guest that was served by another host
 // and does not run yet.

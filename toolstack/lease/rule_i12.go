@@ -14,6 +14,8 @@ func MayAck(chosen bool) bool { return !chosen }
 // acknowledged, of the generation on disk, and its image is whole.
 func Choose(img Image, rec Record) (uint64, error) {
 	switch {
+	case rec.Phase == Copying:
+		return 0, fmt.Errorf("it was not yet protected: the first copy, generation %d, had not ended", rec.Generation)
 	case rec.Phase != Protecting:
 		return 0, fmt.Errorf("generation %d is %q on disk: there is no image to activate", rec.Generation, rec.Phase)
 	case !img.Whole:

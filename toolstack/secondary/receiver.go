@@ -180,7 +180,15 @@ func (r *Receiver) handle(ev any) error {
 				return r.step(replica.StreamDropped{Conn: ev.conn, Err: ev.err})
 			}
 		}
-		return r.step(replica.Disconnected{Conn: ev.conn, Err: ev.err})
+		if err := r.step(replica.Disconnected{Conn: ev.conn, Err: ev.err}); err != nil {
+			return err
+		}
+		if ev.conn == r.connID && r.shell != nil && !r.machine.Image().Whole {
+			// What has come of the first copy is of no use: a primary
+			// that comes back begins anew.
+			return r.shellFailed(errNotYet)
+		}
+		return nil
 	case failover:
 		r.word = r.word || ev.peerIsOff
 		return r.step(replica.PeerJudged{Verdict: lease.Dead})
@@ -290,9 +298,12 @@ func (r *Receiver) step(ev replica.Event) error {
 	return nil
 }
 
+// errNotYet is why nothing goes on here after the end of a primary.
+var errNotYet = errors.New("the guest was not yet protected when its primary fell silent: its first copy had not ended")
+
 func (r *Receiver) note() {
 	img := r.machine.Image()
-	r.pulse.Arm(img.Whole)
+	r.pulse.Arm(img.Whole || r.shell != nil)
 	r.status.note(img, r.machine.Dropped(), r.name())
 }
 

@@ -15,8 +15,10 @@ import (
 
 // userTimeout is how long the kernel keeps a connection whose data nobody
 // acknowledges (TCP_USER_TIMEOUT, tcp(7)).  It ends connections to hosts that
-// are gone; whether a host is gone is for the heartbeats to say, earlier.
-const userTimeout = 10 * time.Second
+// are gone; whether a host is gone is for the heartbeats to say, earlier.  A
+// peer whose window stays closed counts as one that does not acknowledge, and a
+// secondary reads nothing while it makes the shell, for which it has two minutes.
+const userTimeout = 150 * time.Second
 
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: time.Second, Count: 5}
 

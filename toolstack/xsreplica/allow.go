@@ -65,9 +65,9 @@ func allowed(path string, dom abi.DomID) bool {
 	return ok && !hostLocal[key]
 }
 
-// blockScript is the script that libxl names by itself; it runs the one that
+// blockScript is the script of kemarid's disks; libxl runs the one that
 // the back end's directory names as root when the device is removed.
-const blockScript = "/etc/xen/scripts/block"
+const blockScript = "/etc/xen/scripts/block-kemari"
 
 // checkNode says what is wrong with a node: it comes from the peer, and is
 // written by the toolstack, with the toolstack's authority.

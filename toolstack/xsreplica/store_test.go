@@ -104,7 +104,7 @@ func guestStore() store {
 /local/domain/0/backend/vbd3/4242/51712/frontend = n0 r4242 /local/domain/4242/device/vbd/51712
 /local/domain/0/backend/vbd3/4242/51712/frontend-id = n0 r4242 4242
 /local/domain/0/backend/vbd3/4242/51712/params = n0 r4242 aio:/dev/vg0/web
-/local/domain/0/backend/vbd3/4242/51712/script = n0 r4242 /etc/xen/scripts/block
+/local/domain/0/backend/vbd3/4242/51712/script = n0 r4242 /etc/xen/scripts/block-kemari
 /local/domain/0/backend/vbd3/4242/51712/physical-device = n0 r4242 fe:0
 /local/domain/0/backend/vbd3/4242/51712/type = n0 r4242 vbd3
 /local/domain/0/backend/vbd3/4242/51712/specification = n0 r4242 xen
@@ -226,7 +226,7 @@ func TestReplicate(t *testing.T) {
 /libxl/4242/device/vbd/51712/frontend=/local/domain/4242/device/vbd/51712
 /libxl/4242/device/vbd/51712/backend=/local/domain/0/backend/vbd3/4242/51712
 /libxl/4242/device/vbd/51712/params=aio:/dev/vg0/web
-/libxl/4242/device/vbd/51712/script=/etc/xen/scripts/block
+/libxl/4242/device/vbd/51712/script=/etc/xen/scripts/block-kemari
 /libxl/4242/device/vbd/51712/frontend-id=4242
 /libxl/4242/device/vbd/51712/type=vbd3
 /libxl/4242/device/vbd/51712/specification=xen

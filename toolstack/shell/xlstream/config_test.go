@@ -114,7 +114,7 @@ func TestConfigRefused(t *testing.T) {
 		{"device model", in("b_info", `"device_model": "/tmp/evil"`), "device_model: refused"},
 		{"device model arguments", in("b_info", `"extra_pv": ["-x"]`), "extra_pv: refused"},
 		{"boot loader", in("b_info", `"bootloader": "pygrub"`), "bootloader: refused"},
-		{"disk script", swap(`"format": "raw"`, `"format": "raw", "script": "/tmp/evil"`), "disks[0].script: refused"},
+		{"disk script", swap(`"format": "raw"`, `"format": "raw", "script": "/tmp/evil"`), "disks[0].script"},
 		{"vif script", swap(`"devid": 0`, `"devid": 0, "script": "/tmp/evil"`), "nics[0].script"},
 		{"disk of the kernel", swap(`"tap"`, `"phy"`), "disks[0].backend"},
 		{"disk path", swap(`/dev/vg0/web`, `/dev/../etc/shadow`), "disks[0].pdev_path"},

@@ -201,7 +201,7 @@ var diskFields = map[string]rule{
 	"vdev":            match(`(xvd|sd|hd)[a-z]{1,2}[0-9]{0,3}`, "a disk name like xvda"),
 	"backend":         oneOf("tap"),
 	"format":          oneOf("raw"),
-	"script":          refuse(runsIt),
+	"script":          oneOf("block-kemari", "/etc/xen/scripts/block-kemari"),
 	"removable":       integer(0, 1),
 	"readwrite":       integer(0, 1),
 	"is_cdrom":        refuse("a CD-ROM cannot be protected"),
