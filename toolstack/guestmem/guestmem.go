@@ -8,6 +8,7 @@ package guestmem
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/kemari-ft/kemari/xen/abi"
 	"github.com/kemari-ft/kemari/xen/domctl"
@@ -132,16 +133,33 @@ func (mem *Memory) All() func(yield func(abi.GFN, []byte) bool) {
 	}
 }
 
-// Changed maps a gfn again whose p2m entry changed: another page may be there
-// now, or none.
-func (mem *Memory) Changed(gfn abi.GFN) error {
-	if w := mem.find(gfn); w != nil {
-		return w.m.Remap(int(gfn-w.start), gfn)
+// Changed maps gfns again whose p2m entries changed: another page may be there
+// now, or none. It sorts its argument.
+func (mem *Memory) Changed(gfns ...abi.GFN) error {
+	slices.Sort(gfns)
+	gfns = slices.Compact(gfns)
+	for len(gfns) > 0 {
+		w := mem.find(gfns[0])
+		if w == nil {
+			if len(mem.windows) >= maxExtra {
+				return fmt.Errorf("mapping gfn %#x of %s: the guest has put too many pages outside of its memory", gfns[0], mem.dom)
+			}
+			if err := mem.add(gfns[0], gfns[0]+1); err != nil {
+				return err
+			}
+			gfns = gfns[1:]
+			continue
+		}
+		var pages []int
+		for len(gfns) > 0 && gfns[0] >= w.start && gfns[0] < w.end() {
+			pages = append(pages, int(gfns[0]-w.start))
+			gfns = gfns[1:]
+		}
+		if err := w.m.Refresh(pages...); err != nil {
+			return err
+		}
 	}
-	if len(mem.windows) >= maxExtra {
-		return fmt.Errorf("mapping gfn %#x of %s: the guest has put too many pages outside of its memory", gfn, mem.dom)
-	}
-	return mem.add(gfn, gfn+1)
+	return nil
 }
 
 // Close unmaps everything. As long as it has not been called, a domain that is

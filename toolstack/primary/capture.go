@@ -42,6 +42,7 @@ type Capture struct {
 	always     []stream.AlwaysPage // reused
 	alwaysGFNs map[abi.GFN]bool    // reused
 	pages      []abi.GFN           // reused
+	moved      []abi.GFN           // reused: pages to be mapped again
 }
 
 // NewCapture enables Kemari for a domain in the primary's role and maps all
@@ -218,17 +219,15 @@ func (c *Capture) changes(r kemariop.SyncResult) error {
 	if err != nil {
 		return err
 	}
-	c.pages = c.pages[:0]
+	c.pages, c.moved = c.pages[:0], c.moved[:0]
 	for _, entry := range dirty {
 		gfn, p2m := kemariop.DirtyGFN(entry)
 		if p2m {
-			if err := c.mem.Changed(gfn); err != nil {
-				return err
-			}
+			c.moved = append(c.moved, gfn)
 		}
 		c.pages = append(c.pages, gfn)
 	}
-	return nil
+	return c.mem.Changed(c.moved...)
 }
 
 // writePages sends c.pages as they are now.

@@ -202,7 +202,7 @@ func TestTCPOptions(t *testing.T) {
 				name             string
 				level, opt, want int
 			}{
-				{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 10000},
+				{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 150000},
 				{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 				{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 				{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 5},
