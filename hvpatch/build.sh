@@ -128,7 +128,7 @@ listing() {
         find . -name '*.o' ! -name 'built_in*' ! -name 'prelink*' ! -path './tools/*' | sort |
         while read -r o; do
             echo "OBJECT ${o#./}"
-            objdump -dr --no-show-raw-insn -j .text -j '.text.*' -j .init.text "$o" 2>/dev/null || true
+            objdump -dr --no-show-raw-insn "$o" 2>/dev/null || true
         done
     ) | awk -f "$here/listing.awk" > "$work/$(basename "$1").list"
 }
@@ -148,43 +148,34 @@ for c in release debug; do
 done
 
 # The functions that the series hooks into. They must be among those compared,
-# and equal.
+# and equal, but for line numbers.
 hooked='
 common/event_channel.o evtchn_send
 common/event_channel.o evtchn_free
 common/event_channel.o send_guest_vcpu_virq
-common/event_channel.o send_guest_domain_virq
+common/event_channel.o send_guest_global_virq
 common/event_channel.o send_guest_pirq
 common/event_channel.o notify_via_xen_event_channel
-common/memory.o acquire_resource
+common/memory.o do_memory_op
 common/domctl.o do_domctl
 arch/x86/mm/paging.o paging_mark_pfn_dirty
-arch/x86/mm/paging.o paging_domctl
 arch/x86/mm/p2m.o p2m_remove_entry
 arch/x86/mm/p2m.o p2m_add_page'
 
 say "comparing the code without CONFIG_KEMARI with that before there was one"
 listing "$work/release-before"
 listing "$work/release-off"
-awk -F'\t' '
-    NR == FNR  { code[$1] = $2; masked[$1] = $3; next }
-               { now[$1] = 1 }
-    !($1 in code)      { print "new", $1; next }
-    code[$1] == $2     { print "same", $1; next }
-    masked[$1] == $3   { print "constants", $1; next }
-                       { print "differs", $1 }
-    END { for (f in code) if (!(f in now)) print "gone", f }
-' "$work/release-before.list" "$work/release-off.list" | sort > "$work/compared"
+awk -f "$here/compare.awk" "$work/release-before.list" "$work/release-off.list" | sort > "$work/compared"
 
 echo "$hooked" | while read -r f; do
-    [ -z "$f" ] || grep -qxF "same $f" "$work/compared" ||
+    [ -z "$f" ] || grep -qxE "(same|line) $f" "$work/compared" ||
         die "$(grep -F " $f" "$work/compared" || echo "not found: $f"): a hooked function, and not the same"
 done
 
 # What differs otherwise has a reason, in the file "differs", or is an error.
-grep -v '^same ' "$work/compared" | while read -r how obj fn; do
+grep -vE '^(same|line) ' "$work/compared" | while read -r how obj fn; do
     why=$(awk -v o="$obj" -v f="$fn" '$1 == o && $2 == f { $1 = $2 = ""; sub(/^ */, ""); print }' "$here/differs")
     [ -n "$why" ] || die "$how: $obj $fn, for no known reason; see $work/release-before.list and release-off.list"
     printf '  %-9s %s %s: %s\n' "$how" "$obj" "$fn" "$why" >&2
 done
-say "$(grep -c '^same ' "$work/compared") functions are the same, $(grep -vc '^same ' "$work/compared") are not, as explained above; all hooked ones are the same"
+say "$(grep -c '^same ' "$work/compared") functions are the same, $(grep -c '^line ' "$work/compared") but for a line number, $(grep -vcE '^(same|line) ' "$work/compared") are not, as explained above; all hooked ones are"

@@ -20,13 +20,19 @@ fn == "" { next }
     gsub(/\t/, " ")
     if ($0 ~ /^R_X86_64_[0-9A-Z]+ \.[a-z]/)
         sub(/[+-]0x[0-9a-f]+$/, "")
+    sub(/__func__\.[0-9]+/, "__func__")
     code = code "; " $0
     next
 }
 /^ *[0-9a-f]+:\t/ {
     sub(/^ *[0-9a-f]+:\t/, "")
     sub(/ *# [0-9a-f]+ <.*$/, "")                     # target of %rip
-    if ($0 ~ /[0-9a-f]+ <[^>]*>$/) sub(/[0-9a-f]+ </, "<")   # of a jump
+    if ($0 ~ /[0-9a-f]+ <[^>]*>$/) {                  # of a jump
+        sub(/[0-9a-f]+ </, "<")
+        # Out of the function: the relocation says where to.
+        if (index($0, "<" fn "+") == 0 && index($0, "<" fn ">") == 0)
+            sub(/<[^>]*>$/, "<>")
+    }
     gsub(/[ \t]+/, " ")
     sub(/ $/, "")
     code = code "; " $0

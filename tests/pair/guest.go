@@ -6,6 +6,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -112,9 +115,15 @@ func (g *Guest) Watch(ctx context.Context, h *lab.Host) {
 	if err != nil {
 		return // the host is dead
 	}
+	var out io.Writer = &sink{g, h.Name}
+	file, err := os.Create(filepath.Join(h.Dir(), "guest-"+g.Name+".log"))
+	if err == nil { // else the copy in memory has to do
+		out = io.MultiWriter(file, out)
+	}
 	go func() {
 		// It ends with the host.
-		_, _ = call.Wait(ctx, &sink{g, h.Name}, &bytes.Buffer{})
+		_, _ = call.Wait(ctx, out, io.Discard)
+		file.Close()
 	}()
 }
 

@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -81,7 +82,14 @@ func Start(ctx context.Context, cfg Config) (*Pair, error) {
 			return nil, err
 		}
 	}
-	files := map[string]string{"guest/demo.img": image}
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", strings.TrimSuffix(module, "/")).Output()
+	if err != nil {
+		return nil, fmt.Errorf("looking for the module's directory: %w", err)
+	}
+	files := map[string]string{
+		"guest/demo.img": image,
+		"block-kemari":   filepath.Join(strings.TrimSpace(string(root)), "tools/kemarid/block-kemari"),
+	}
 	for name, path := range lc.Files {
 		files[name] = path
 	}
@@ -150,7 +158,14 @@ detach_wait_ms = 600000
 
 func (p *Pair) configure(ctx context.Context, h *lab.Host) error {
 	peer, n := peerOf(h)
-	if _, err := h.Shell(ctx, "mkdir -p /etc/xen/kemari && chmod 700 /etc/xen/kemari && ln -sf /opt/kemari/bin/kemari /usr/sbin/kemari"); err != nil {
+	if _, err := h.Shell(ctx, `set -e
+mkdir -p /etc/xen/kemari
+chmod 700 /etc/xen/kemari
+ln -sf /opt/kemari/bin/kemari /usr/sbin/kemari
+install -m 755 /opt/kemari/block-kemari /etc/xen/scripts/block-kemari
+# An epoch has to arrive although nothing comes back, see Compare.
+ip route replace 10.0.0.0/24 dev eth0 src 10.0.0.`+fmt.Sprint(h.Number)+` initcwnd 2000 initrwnd 2000
+sysctl -qw net.ipv4.tcp_slow_start_after_idle=0`); err != nil {
 		return err
 	}
 	for file, content := range map[string][]byte{

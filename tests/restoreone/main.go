@@ -6,6 +6,7 @@
 //
 //	restoreone save DOMID FILE     synchronise, write FILE, destroy
 //	restoreone restore FILE        make the shell, let the guest go on
+//	restoreone sync DOMID MS N     N syncs, one each MS milliseconds
 //	restoreone loop [-cfg FILE] [-rounds N] [-boot M]
 //
 // loop takes one guest through N rounds, judging its clocks, its memory and its
@@ -66,6 +67,14 @@ func run(args []string) error {
 		}
 		fmt.Println("saved", found)
 		return (shell.Tools{}).Destroy(context.Background(), dom)
+	case len(args) == 4 && args[0] == "sync":
+		var n [3]uint64
+		for i := range n {
+			if n[i], err = strconv.ParseUint(args[i+1], 10, 15); err != nil {
+				return err
+			}
+		}
+		return h.sync(abi.DomID(n[0]), time.Duration(n[1])*time.Millisecond, int(n[2]))
 	case len(args) == 2 && args[0] == "restore":
 		took, err := h.restore(args[1])
 		if err != nil {
@@ -199,6 +208,49 @@ func (h *host) save(dom abi.DomID, file string, queue bool) (f found, err error)
 		return f, err
 	}
 	return f, buf.Flush()
+}
+
+// sync pauses and harvests a running guest again and again, as a primary does
+// whose secondary answers at once.
+func (h *host) sync(dom abi.DomID, every time.Duration, n int) (err error) {
+	op, err := kemariop.New(h.hc, dom)
+	if err != nil {
+		return err
+	}
+	c, _, err := primary.NewCapture(op, h.fm, h.ctl,
+		kemariop.EnableParams{Role: kemariop.RolePrimary, DirtyMax: 32768, DirtyMark: 24576})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, op.Disable(), c.Close(), op.Close()) }()
+	for _, index := range []uint32{abi.HVMParamStoreEvtchn, abi.HVMParamConsoleEvtchn} {
+		port, err := h.ctl.GetHVMParam(dom, index)
+		if err != nil {
+			return err
+		}
+		if err := op.Tap(abi.Port(port), kemariop.TapPass); err != nil {
+			return err
+		}
+	}
+	var longest time.Duration
+	for range n {
+		time.Sleep(every)
+		start := time.Now()
+		r, err := op.Sync(true)
+		if errors.Is(err, syscall.EAGAIN) {
+			fmt.Println("an application processor is being started")
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := op.Release(r.Epoch, kemariop.ReleaseOut|kemariop.ReleaseUnpause); err != nil {
+			return err
+		}
+		longest = max(longest, time.Since(start))
+	}
+	fmt.Printf("%d syncs, the longest took %v\n", n, longest)
+	return nil
 }
 
 // look tells what is in the queues and timers of a frozen guest.

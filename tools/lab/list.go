@@ -43,9 +43,9 @@ func cacheCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:       "cache ARTEFACT",
 		Short:     "Make an artefact if it is missing, and print its path",
-		Long:      "Artefacts: xen-debug, xen-release, dom0, guest-kernel",
+		Long:      "Artefacts: xen-source, xen-debug, xen-release, dom0, guest-kernel",
 		Args:      cobra.ExactArgs(1),
-		ValidArgs: []string{"xen-debug", "xen-release", "dom0", "guest-kernel"},
+		ValidArgs: []string{"xen-source", "xen-debug", "xen-release", "dom0", "guest-kernel"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, err := cache.Open()
 			if err != nil {
@@ -57,6 +57,8 @@ func cacheCmd() *cobra.Command {
 			}
 			var path string
 			switch args[0] {
+			case "xen-source":
+				path, err = b.XenSource(cmd.Context())
 			case "xen-debug":
 				path, err = b.Hypervisor(cmd.Context(), image.Debug)
 			case "xen-release":

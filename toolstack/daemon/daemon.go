@@ -135,7 +135,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 // settleTime bounds how long the end of everything is waited for. Disks of a
 // guest whose epoch is not acknowledged stand still, and do not end: for them
 // the daemon's death is like any other one.
-const settleTime = 3 * time.Second
+const settleTime = time.Second
 
 func (d *Daemon) settle(work *sync.WaitGroup) {
 	done := make(chan struct{})

@@ -4,6 +4,7 @@ package primary
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/shell"
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
+	"github.com/kemari-ft/kemari/xen/kemariop"
 )
 
 // The first copy of a running guest goes in rounds: all of memory, then what
@@ -57,6 +59,9 @@ func (s *Session) copyAll(generation uint64) error {
 	if _, err := s.store.state(true); err != nil {
 		return err // a reason why it cannot be protected
 	}
+	if err := s.checkPorts(); err != nil {
+		return err
+	}
 	info, err := s.cfg.Host.Ctl.DomainInfo(s.cfg.Dom)
 	if err != nil {
 		return err
@@ -78,6 +83,26 @@ func (s *Session) copyAll(generation uint64) error {
 		return err
 	}
 	return s.freezeLast()
+}
+
+// checkPorts refuses a guest that talks to other domains than dom0: what it
+// says to them cannot be held back, for they may look without being notified.
+func (s *Session) checkPorts() error {
+	var errs []error
+	for port := abi.Port(1); port < kemariop.MaxPorts; port++ {
+		st, err := s.cfg.Host.Ctl.EvtchnStatus(s.cfg.Dom, port)
+		if errors.Is(err, syscall.EINVAL) {
+			break // it has no more
+		}
+		if err != nil {
+			return err
+		}
+		peer := st.Status == abi.EvtchnStatInterdomain || st.Status == abi.EvtchnStatUnbound
+		if peer && st.RemoteDom != abi.Dom0 {
+			errs = append(errs, fmt.Errorf("its event channel %d leads to domain %d; only devices of domain 0 are protected", port, uint16(st.RemoteDom)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // sendShell sends what the shell is made from.
@@ -198,14 +223,27 @@ func (s *Session) copyRound(round []abi.GFN, special, store map[abi.GFN]bool) er
 	return nil
 }
 
-// serve lets the guest go on if it waits.
+// serve lets the guest go on if it waits: nothing is held back yet. Its list
+// of dirtied pages is closed only if it is full.
 func (s *Session) serve() error {
 	select {
 	case <-s.trigger:
-		return s.round()
 	default:
 		return nil
 	}
+	if cause, _ := s.capture.Shared().Trigger(); cause == kemariop.TriggerMark {
+		return s.round()
+	}
+	s.freeze()
+	if _, err := s.op.Sync(false); err != nil {
+		s.thaw()
+		if errors.Is(err, syscall.EAGAIN) {
+			s.Sync() // it runs; the next look tries again
+			return nil
+		}
+		return err
+	}
+	return s.release()
 }
 
 // round notes what the guest has changed so far, and lets it go on.

@@ -3,6 +3,7 @@
 package secondary
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -16,7 +17,6 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/toolstack/xsreplica"
 	"github.com/kemari-ft/kemari/xen/abi"
-	"github.com/kemari-ft/kemari/xen/xenstore"
 )
 
 // Disks makes the back ends of the guest's disks.
@@ -112,10 +112,11 @@ func (r *Receiver) wake(act *Activation, mark func(*time.Duration)) error {
 			return err
 		}
 	}
-	front, back := split(st.Nodes)
-	err := r.cfg.Host.Store.Transaction(func(tx *xenstore.Tx) error { return xsreplica.Apply(tx, dom, front) })
-	if err != nil {
-		return err
+	_, back := split(st.Nodes)
+	if len(stage.Xenstore) > 0 && !bytes.Equal(r.nodes, stage.Xenstore) {
+		if err := r.applyNodes(dom, stage.Xenstore); err != nil {
+			return err
+		}
 	}
 	mark(&act.Store)
 	if err := r.cfg.Disks.Attach(r.cfg.Guest, dom, r.guest.Config.Disks(), back, stage.Rings); err != nil {

@@ -13,8 +13,10 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/shell"
 	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
 	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/toolstack/xsreplica"
 	"github.com/kemari-ft/kemari/xen/abi"
 	"github.com/kemari-ft/kemari/xen/kemariop"
+	"github.com/kemari-ft/kemari/xen/xenstore"
 )
 
 // buildTime bounds a run of xl restore.
@@ -57,17 +59,40 @@ func (r *Receiver) buildShell(s *stream.Shell) error {
 		return err
 	}
 	r.shell.Keep(desc)
-	r.apply = make(chan *stream.Epoch, 2)
-	r.helpers.Go(func() { r.applyAll(r.shell, r.apply) })
+	jobs := make(chan job, 2)
+	r.apply, r.nodes = jobs, nil
+	sh := r.shell
+	r.helpers.Go(func() { r.applyAll(sh, guest.DomID, jobs) })
 	return nil
 }
 
+// job is what is done to the shell once the secondary has acknowledged it.
+type job struct {
+	epoch *stream.Epoch // nil: its memory is in the shell already
+	nodes []byte        // xenstore's part, nil: as before
+}
+
+// enqueue gives the applier something to do.
+func (r *Receiver) enqueue(j job) {
+	r.applied.Add(1)
+	r.apply <- j
+}
+
 // applyAll writes acknowledged epochs to the shell while the next ones arrive.
-func (r *Receiver) applyAll(sh *Shell, epochs <-chan *stream.Epoch) {
-	for e := range epochs {
-		generation, number := e.Generation, e.Number
-		err := sh.ApplyEpoch(e)
-		e.Release()
+func (r *Receiver) applyAll(sh *Shell, dom abi.DomID, jobs <-chan job) {
+	for j := range jobs {
+		if j.nodes != nil {
+			if err := r.applyNodes(dom, j.nodes); err != nil {
+				r.log.Warn("xenstore nodes are not applied before activation", r.who("error", err)...)
+			}
+		}
+		if j.epoch == nil {
+			r.applied.Done()
+			continue
+		}
+		generation, number := j.epoch.Generation, j.epoch.Number
+		err := sh.ApplyEpoch(j.epoch)
+		j.epoch.Release()
 		r.applied.Done()
 		if err != nil {
 			r.post(replica.ShellFailed{Err: err})
@@ -75,6 +100,23 @@ func (r *Receiver) applyAll(sh *Shell, epochs <-chan *stream.Epoch) {
 			r.post(replica.EpochApplied{Generation: generation, Epoch: number})
 		}
 	}
+}
+
+// applyNodes gives the shell the guest's nodes, but for those of its back
+// ends: nobody acts on them before the guest runs, and later it would cost
+// time.
+func (r *Receiver) applyNodes(dom abi.DomID, encoded []byte) error {
+	r.nodes = nil
+	st, err := xsreplica.Decode(encoded, dom)
+	if err != nil {
+		return err
+	}
+	front, _ := split(st.Nodes)
+	err = r.cfg.Host.Store.Transaction(func(tx *xenstore.Tx) error { return xsreplica.Apply(tx, dom, front) })
+	if err == nil {
+		r.nodes = encoded
+	}
+	return err
 }
 
 // dropShell unmaps the shell once nobody writes to it any more.

@@ -5,7 +5,6 @@ package secondary
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 
 	"github.com/google/uuid"
@@ -52,8 +51,9 @@ type Receiver struct {
 	shell   *Shell
 	desc    *shell.Description
 	guest   *xlstream.Guest
-	apply   chan *stream.Epoch
-	applied sync.WaitGroup // epochs in apply
+	apply   chan<- job
+	applied sync.WaitGroup // jobs in apply
+	nodes   []byte         // xenstore's part as applied; the applier's until applied is zero
 	word    bool           // the operator says that the peer is off
 
 	status status
@@ -101,6 +101,7 @@ func New(cfg Config) *Receiver {
 		defer r.helpers.Wait()
 		defer r.cancel()
 		r.status.end(r.run())
+		r.drain()
 	}()
 	return r
 }
@@ -114,7 +115,11 @@ func (r *Receiver) Err() error { return r.status.failure() }
 // Accept gives the receiver a connection over which its primary has said
 // HELLO.
 func (r *Receiver) Accept(c *link.Conn, rd *stream.Reader, hello *stream.Hello) {
-	r.post(accepted{c, rd, hello})
+	select {
+	case r.events <- accepted{c, rd, hello}:
+	case <-r.ctx.Done():
+		c.Close() // its primary calls again
+	}
 }
 
 // Failover activates the copy once the peer is fenced, or at once if the
@@ -154,6 +159,20 @@ func (r *Receiver) run() (err error) {
 		err = r.handle(ev)
 	}
 	return err
+}
+
+// drain closes connections that came too late.
+func (r *Receiver) drain() {
+	for {
+		select {
+		case ev := <-r.events:
+			if a, ok := ev.(accepted); ok {
+				a.conn.Close()
+			}
+		default:
+			return
+		}
+	}
 }
 
 // over: the guest runs here, and is a matter of the primary's role now.
@@ -325,73 +344,4 @@ func (r *Receiver) hangup() {
 	r.pulse.Over(nil, 0)
 	r.conn.Close()
 	r.conn = nil
-}
-
-// act executes one action. An error ends the receiver.
-func (r *Receiver) act(a replica.Action) error {
-	switch a := a.(type) {
-	case replica.Persist:
-		return r.cfg.Host.Records.Persist(a.Record)
-	case replica.Report:
-		r.log.Info(a.Text, r.who()...)
-		r.status.say(a.Text)
-	case replica.Hangup:
-		r.log.Debug("hanging up", r.who("why", a.Why)...)
-		r.hangup()
-	case replica.SendHello:
-		hello := r.cfg.Host.Identity.Hello(stream.Secondary, r.cfg.Guest, r.domid)
-		hello.Generation, hello.Epoch = a.Generation, a.Epoch
-		if r.say(func(c *link.Conn) error { return c.Hello(hello) }) {
-			r.pulse.Over(r.conn, a.Generation)
-		}
-	case replica.SendRefuse:
-		if conn := r.conn; conn != nil {
-			r.conn = nil
-			r.helpers.Go(func() { conn.Refuse(a.Reasons) })
-		}
-	case replica.SendAck:
-		r.say(func(c *link.Conn) error { return c.Ack(a.Generation, a.Epoch) })
-	case replica.SendDiscarded:
-		r.say(func(c *link.Conn) error { return c.Discarded(a.Generation) })
-	case replica.BuildShell:
-		if err := r.buildShell(a.Shell); err != nil {
-			return r.shellFailed(err)
-		}
-	case replica.DestroyShell:
-		r.dropShell()
-		if err := r.destroyShell(); err != nil {
-			// It holds memory, but no right to run: nothing else depends
-			// on its end.
-			r.log.Error("destroying the shell", r.who("error", err)...)
-		}
-	case replica.Apply:
-		r.applied.Add(1)
-		r.apply <- a.Epoch
-	case replica.Fence:
-		if r.word {
-			r.local = append(r.local, replica.FenceDone{})
-			return nil
-		}
-		r.helpers.Go(func() {
-			err := r.cfg.Host.Fence(r.ctx, a.Why)
-			r.post(replica.FenceDone{Err: err})
-		})
-	case replica.Activate:
-		return r.activate(a)
-	default:
-		return fmt.Errorf("action %T is not known to the secondary", a)
-	}
-	return nil
-}
-
-// say sends something, if there is still a connection.
-func (r *Receiver) say(what func(*link.Conn) error) bool {
-	if r.conn == nil {
-		return false
-	}
-	if err := what(r.conn); err != nil {
-		r.conn.Close() // its reader tells the end
-		return false
-	}
-	return true
 }

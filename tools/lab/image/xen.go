@@ -50,7 +50,7 @@ func (b *Builder) Hypervisor(ctx context.Context, v Variant) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("no hypervisor variant %q", v)
 	}
-	src, err := b.xenSource(ctx)
+	src, err := b.XenSource(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -93,9 +93,9 @@ func (b *Builder) workTree(ctx context.Context, src string) (dir string, remove 
 	return dir, remove, nil
 }
 
-// xenSource makes the patched source tree. XEN_SRC names a tree that is used
+// XenSource makes the patched source tree. XEN_SRC names a tree that is used
 // as it is, series applied or not.
-func (b *Builder) xenSource(ctx context.Context) (string, error) {
+func (b *Builder) XenSource(ctx context.Context) (string, error) {
 	if dir := os.Getenv("XEN_SRC"); dir != "" {
 		key := cache.NewKey().Add("given source v1")
 		if err := key.AddTree(dir, cache.SkipBuilt); err != nil {

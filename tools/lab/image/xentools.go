@@ -35,7 +35,7 @@ func (b *Builder) patchedTools(ctx context.Context) (string, error) {
 	if err != nil || !touched {
 		return "", err
 	}
-	src, err := b.xenSource(ctx)
+	src, err := b.XenSource(ctx)
 	if err != nil {
 		return "", err
 	}
