@@ -21,7 +21,7 @@ $(printf '%-7s %5d s  %s' "$verdict" $(($(date +%s) - began)) "$name")"
 part unit         make -s unit
 part broken       make -s broken
 part hvpatch-test make -s hvpatch-test
-part restore-one  make -s restore-one ROUNDS="${ROUNDS:-6}"
+part restore-one  make -s restore-one ROUNDS="${ROUNDS:-4}"
 
 echo "=== summary$report"
 if [ -n "$failed" ]; then
