@@ -121,6 +121,12 @@ echo domid $D`
 	if err := from.Pull(ctx, "/run/across.stream", local); err != nil {
 		return err
 	}
+	// /run is memory, and no more of it than these files need.
+	for _, h := range []*lab.Host{from, to} {
+		if _, err := h.Shell(ctx, "rm -f /run/*.stream"); err != nil {
+			return err
+		}
+	}
 	if err := to.Push(ctx, local, "/run/across.stream"); err != nil {
 		return err
 	}
