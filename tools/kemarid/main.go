@@ -9,11 +9,12 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/kemari-ft/kemari/toolstack/config"
 	"github.com/kemari-ft/kemari/toolstack/daemon"
@@ -24,11 +25,11 @@ func main() {
 	file := flag.String("config", config.File, "configuration of this host, see kemari.conf(5)")
 	debug := flag.Bool("debug", false, "log more")
 	flag.Parse()
-	level := slog.LevelInfo
+	level := hclog.Info
 	if *debug {
-		level = slog.LevelDebug
+		level = hclog.Debug
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	log := hclog.New(&hclog.LoggerOptions{Name: "kemarid", Level: level, Output: os.Stderr})
 	if err := run(*file, log); err != nil {
 		log.Error("kemarid ends", "error", err)
 		os.Exit(1)

@@ -24,7 +24,7 @@ import (
 const StateDir = "/var/lib/kemari"
 
 // Log is where sessions tell what happens; args are pairs of a key and a
-// value. A hclog.Logger is one, and so is a *slog.Logger.
+// value. A hclog.Logger is one.
 type Log interface {
 	Debug(msg string, args ...any)
 	Info(msg string, args ...any)
