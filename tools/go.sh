@@ -14,6 +14,7 @@ for go in go /usr/local/go/bin/go /usr/lib/go/bin/go; do
     go=
 done
 if [ -z "${go:-}" ]; then
+    apt-get update -q >&2
     apt-get install -y --no-install-recommends golang-go >&2
     go=go
 fi
