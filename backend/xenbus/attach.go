@@ -31,6 +31,9 @@ var carried = map[string]bool{
 	"sectors": true, "sector-size": true, "physical-sector-size": true, "info": true,
 }
 
+// IsCarried: may another host have written this key of a back end?
+func IsCarried(key string) bool { return carried[key] }
+
 // Carried returns the keys of a connected back end that the host taking over
 // has to write as they are, for Attach.
 func (s *Server) Carried(id ID) (map[string]string, error) {

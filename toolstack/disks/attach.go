@@ -63,18 +63,6 @@ func (s *Server) Check(disks []xlstream.Disk) error {
 	return errors.Join(errs...)
 }
 
-// carried are the keys of a back end that say what its front end negotiated
-// with. What this host acts on comes from the guest's configuration.
-var carried = map[string]bool{
-	"removable": true, "bootable": true, "dev": true, "type": true, "mode": true,
-	"device-type": true, "discard-enable": true, "specification": true,
-	"max-ring-page-order": true, "multi-queue-max-queues": true,
-	"feature-max-indirect-segments": true, "feature-persistent": true,
-	"feature-flush-cache": true, "feature-barrier": true, "feature-discard": true,
-	"discard-granularity": true, "discard-alignment": true, "discard-secure": true,
-	"sectors": true, "sector-size": true, "physical-sector-size": true, "info": true,
-}
-
 // blockScript is the hotplug script of our disks.
 const blockScript = "/etc/xen/scripts/block-kemari"
 
@@ -123,7 +111,7 @@ func (s *Server) attach(dom abi.DomID, handle uint32, keys map[string]string, di
 	}
 	keep := map[string]string{}
 	for k, v := range keys {
-		if carried[k] {
+		if xenbus.IsCarried(k) {
 			keep[k] = v
 		}
 	}
