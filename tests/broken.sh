@@ -16,6 +16,8 @@ i2  ./backend/ring       TestI2SlotsAheadOfRspProdHoldRequests
 i2  ./backend/journal    TestI2KilledAtAnyStore
 i3  ./backend/gate       TestI3FrozenRingDoesNotChange
 i3  ./backend/blkif      TestI3FrozenDeviceLeavesGuestMemoryAlone
+i4  ./backend/blkif      TestI4NoUnseenWrite
+i4  ./toolstack/primary  TestI4NoUnseenWrite
 i5  ./backend/gate       TestI5FirstPushAfterPauseNotifies
 i5  ./backend/blkif      TestI5PushAfterSyncIsAnEvent
 i6  ./backend/gate       TestI6AttachDoesAgainWhatWasNotAnswered
@@ -23,6 +25,9 @@ i6  ./backend/blkif      TestI6OtherHostDoesAgainWhatWasNotAnswered
 i7  ./toolstack/stream   TestI7OnlyWholeEpochs
 i8  ./toolstack/lease    TestI8Proof
 i8  ./toolstack/replica  TestModel
+i11 ./toolstack/shell    TestI11ActivatedGuestIsXLs
+i11 ./toolstack/xsreplica TestI11NodesAsXLExpects
+i11 ./toolstack/xsreplica TestI11WatchesFireAgain
 i12 ./toolstack/lease    TestI12Choice
 i12 ./toolstack/replica  TestModel
 i13 ./toolstack/lease    TestI13Proof

@@ -30,6 +30,7 @@ type host struct {
 	bound  map[abi.Port]abi.Port // local to remote
 	next   abi.Port
 	mapped int
+	dirty  map[abi.GrantRef]bool // written to, as Xen notes it
 
 	copying chan struct{} // if not nil, each Copy announces itself here
 	proceed chan struct{} // and waits here
@@ -40,12 +41,13 @@ type host struct {
 func newHost() *host {
 	return &host{
 		rings: map[abi.GrantRef][]byte{}, pages: map[abi.GrantRef][]byte{},
-		bound: map[abi.Port]abi.Port{}, next: 100, notified: make(chan abi.Port, 4096),
+		bound: map[abi.Port]abi.Port{}, next: 100, dirty: map[abi.GrantRef]bool{}, notified: make(chan abi.Port, 4096),
 	}
 }
 
 type fakeMapping struct {
 	h   *host
+	ref abi.GrantRef
 	mem []byte
 }
 
@@ -54,6 +56,7 @@ func (m fakeMapping) Close() error {
 	m.h.mu.Lock()
 	defer m.h.mu.Unlock()
 	m.h.mapped--
+	m.h.dirty[m.ref] = true // as in Xen's unmap_common_complete()
 	return nil
 }
 
@@ -61,11 +64,14 @@ func (h *host) Map(dom abi.DomID, refs []abi.GrantRef) (Mapping, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	mem := h.rings[refs[0]]
+	if mem == nil {
+		mem = h.pages[refs[0]]
+	}
 	if dom != guestDom || len(mem) != len(refs)*abi.PageSize {
-		return nil, fmt.Errorf("no ring of %d pages is granted as %v", len(refs), refs)
+		return nil, fmt.Errorf("no %d pages are granted as %v", len(refs), refs)
 	}
 	h.mapped++
-	return fakeMapping{h, mem}, nil
+	return fakeMapping{h, refs[0], mem}, nil
 }
 
 var errCopy = errors.New("some segments failed")
@@ -89,6 +95,7 @@ func (h *host) Copy(segs []gntdev.CopySegment) error {
 		s.Status = int16(abi.GNTSTOkay)
 		if s.ToGuest {
 			copy(page[s.Offset:], s.Local)
+			h.dirty[s.Ref] = true
 		} else {
 			copy(s.Local, page[s.Offset:])
 		}
@@ -148,6 +155,15 @@ func (h *host) memory() map[abi.GrantRef]string {
 		m[ref] = string(p)
 	}
 	return m
+}
+
+// harvest returns what Xen has noted as written to since the last harvest.
+func (h *host) harvest() map[abi.GrantRef]bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	dirty := h.dirty
+	h.dirty = map[abi.GrantRef]bool{}
+	return dirty
 }
 
 // bench is a device with everything around it.

@@ -152,6 +152,75 @@ func TestI3FrozenDeviceLeavesGuestMemoryAlone(t *testing.T) {
 	}
 }
 
+// I4: between two syncs no page of the guest changes but those that Xen has
+// noted and those of the rings, which every epoch carries.
+func TestI4NoUnseenWrite(t *testing.T) {
+	b := newBench(t, 2, 2)
+	if err := b.Connect(b.channels()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	b.wire()
+	b.gate()
+	rings := map[abi.GrantRef]bool{}
+	for _, c := range b.channels() {
+		rings[c.Refs[0]] = true // stands for all pages of this ring
+	}
+	const (
+		written = abi.GrantRef(1)  // to the disk
+		desc    = abi.GrantRef(2)  // descriptors of an indirect request
+		part    = abi.GrantRef(10) // read into
+		whole   = abi.GrantRef(20)
+		many    = abi.GrantRef(30) // more than a batch of them
+	)
+	const n = copyBatch + 5
+	b.h.page(written)
+	b.h.page(part)
+	b.h.page(whole)
+	for k := range abi.GrantRef(n) {
+		b.h.page(many + k)
+		copy(b.h.page(desc)[k*segmentSize:], seg(many+k, 0, 7))
+	}
+	for round, tag := range []string{"first ", "second "} {
+		fill(b.store.data, tag) // by others, beneath the guest
+		b.sync()
+		b.h.harvest()
+		before := b.h.memory()
+		for _, d := range b.drivers {
+			d.put(rw(abi.BlkifOpRead, 8, seg(part, 2, 2), seg(whole, 0, 7)), indirect(abi.BlkifOpRead, 16, n, desc))
+			if s := d.wait(2); s[0] != okay || s[1] != okay {
+				t.Fatalf("round %d: statuses %v", round, s)
+			}
+			d.put(rw(abi.BlkifOpWrite, 4096, seg(written, 0, 7)))
+			recv(t, b.syncs, "demand for a sync")
+		}
+		at := b.sync()
+		dirty, changed := b.h.harvest(), 0
+		for ref, now := range b.h.memory() {
+			if now == before[ref] {
+				continue
+			}
+			changed++
+			if !dirty[ref] && !rings[ref] {
+				t.Errorf("round %d: the page granted as %d changed, and nobody knows", round, ref)
+			}
+		}
+		if want := 2 + n + len(rings); changed != want {
+			t.Errorf("round %d: %d pages changed, not %d: the test proves nothing", round, changed, want)
+		}
+		if err := b.Commit(at); err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range b.drivers {
+			d.wait(1)
+		}
+	}
+}
+
 // I5: after a sync the front end's next push is an event, and so is it after
 // one that ends without a capture.
 func TestI5PushAfterSyncIsAnEvent(t *testing.T) {

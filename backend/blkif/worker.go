@@ -192,7 +192,7 @@ func (w *worker) copyGuest(segs []segment, toGuest bool) error {
 			pos += int(s.len)
 		}
 		w.dev.freeze.RLock()
-		err := w.dev.cfg.Grants.Copy(w.copy[:len(batch)])
+		err := w.dev.moveData(w.copy[:len(batch)])
 		w.dev.freeze.RUnlock()
 		if err != nil {
 			return err

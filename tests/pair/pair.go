@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kemari-ft/kemari/tools/lab/control"
 	"github.com/kemari-ft/kemari/tools/lab/lab"
 	"github.com/kemari-ft/kemari/toolstack/transport"
 	"golang.org/x/sync/errgroup"
@@ -100,6 +101,12 @@ func Start(ctx context.Context, cfg Config) (*Pair, error) {
 	}
 	p.Lab = l
 	l.OnFence(p.fencing)
+	// For who wants to look into it: KEMARI_LAB=<its directory> tools/lab run.
+	if err := control.Serve(ctx, l, func() {}); err != nil {
+		l.Close()
+		return nil, err
+	}
+	p.say("the lab is in %s", l.Dir())
 	if err := p.boot(ctx, "a", "b"); err != nil {
 		l.Close()
 		return nil, err

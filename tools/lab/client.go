@@ -19,12 +19,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kemari-ft/kemari/tools/lab/channel"
+	"github.com/kemari-ft/kemari/tools/lab/control"
 	"github.com/kemari-ft/kemari/tools/lab/lab"
 )
 
 // dial connects to the running lab.
 func dial() (*channel.Client, error) {
-	conn, err := net.Dial("unix", socketPath())
+	conn, err := net.Dial("unix", control.Socket(labDir()))
 	if err != nil {
 		return nil, fmt.Errorf("no lab is running (%w); start one with: lab boot", err)
 	}
@@ -63,7 +64,7 @@ func bootCmd() *cobra.Command {
 				if len(args) == 0 {
 					return errors.New("a lab is running already; name the hosts to power on, or stop it with: lab stop")
 				}
-				status, err := c.Do(cmd.Context(), channel.Request{Op: opBoot, Argv: args}, nil, nil, nil)
+				status, err := c.Do(cmd.Context(), channel.Request{Op: control.OpBoot, Argv: args}, nil, nil, nil)
 				return errors.Join(err, status.Check())
 			}
 			return startServer(cmd.Context(), os.Args[2:])
@@ -210,7 +211,7 @@ func consoleCmd() *cobra.Command {
 		Short: "Show a host's serial console and type on it; end with Ctrl-C",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := call(cmd.Context(), channel.Request{Op: opConsole, Host: args[0]}, os.Stdin, os.Stdout, nil)
+			_, err := call(cmd.Context(), channel.Request{Op: control.OpConsole, Host: args[0]}, os.Stdin, os.Stdout, nil)
 			if cmd.Context().Err() != nil {
 				return nil
 			}
@@ -225,7 +226,7 @@ func keysCmd() *cobra.Command {
 		Short: "Type Xen debug keys on the serial port (h lists them); works when dom0 hangs",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req := channel.Request{Op: opKeys, Host: args[0], Argv: args[1:]}
+			req := channel.Request{Op: control.OpKeys, Host: args[0], Argv: args[1:]}
 			_, err := call(cmd.Context(), req, nil, os.Stdout, nil)
 			return err
 		},
@@ -238,7 +239,7 @@ func monitorCmd() *cobra.Command {
 		Short: "Run a command of QEMU's monitor, such as: info registers",
 		Args:  cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req := channel.Request{Op: opMonitor, Host: args[0], Argv: args[1:]}
+			req := channel.Request{Op: control.OpMonitor, Host: args[0], Argv: args[1:]}
 			_, err := call(cmd.Context(), req, nil, os.Stdout, nil)
 			return err
 		},
@@ -251,7 +252,7 @@ func cutCmd() *cobra.Command {
 		Short: "Take a host's power away",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := call(cmd.Context(), channel.Request{Op: opCut, Host: args[0]}, nil, nil, nil)
+			_, err := call(cmd.Context(), channel.Request{Op: control.OpCut, Host: args[0]}, nil, nil, nil)
 			return err
 		},
 	}
@@ -263,7 +264,7 @@ func stopCmd() *cobra.Command {
 		Short: "Cut all hosts and end the lab",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := call(cmd.Context(), channel.Request{Op: opStop}, nil, nil, nil)
+			_, err := call(cmd.Context(), channel.Request{Op: control.OpStop}, nil, nil, nil)
 			if errors.Is(err, channel.ErrClosed) {
 				return nil // it ended before it could say so
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kemari-ft/kemari/tools/lab/cache"
 	"github.com/kemari-ft/kemari/tools/lab/channel"
+	"github.com/kemari-ft/kemari/tools/lab/control"
 	"github.com/kemari-ft/kemari/tools/lab/image"
 )
 
@@ -22,7 +23,7 @@ func listCmd() *cobra.Command {
 		Short: "List the hosts, their state and where their logs are",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := call(cmd.Context(), channel.Request{Op: opList}, nil, os.Stdout, nil)
+			_, err := call(cmd.Context(), channel.Request{Op: control.OpList}, nil, os.Stdout, nil)
 			return err
 		},
 	}
@@ -32,7 +33,7 @@ func listCmd() *cobra.Command {
 // hosts yet.
 func listHosts(ctx context.Context) string {
 	var out bytes.Buffer
-	if _, err := call(ctx, channel.Request{Op: opList}, nil, &out, nil); err != nil {
+	if _, err := call(ctx, channel.Request{Op: control.OpList}, nil, &out, nil); err != nil {
 		return ""
 	}
 	return out.String()

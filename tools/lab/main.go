@@ -50,5 +50,3 @@ func labDir() string {
 	}
 	return filepath.Join(os.TempDir(), fmt.Sprintf("kemari-lab-%d", os.Getuid()))
 }
-
-func socketPath() string { return filepath.Join(labDir(), "control.sock") }

@@ -4,29 +4,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"github.com/kemari-ft/kemari/tools/lab/channel"
+	"github.com/kemari-ft/kemari/tools/lab/control"
 	"github.com/kemari-ft/kemari/tools/lab/image"
 	"github.com/kemari-ft/kemari/tools/lab/lab"
-)
-
-// Operations of the control socket beyond those of a host's agent.
-const (
-	opList    channel.Op = "list"
-	opBoot    channel.Op = "boot" // Argv: host names
-	opCut     channel.Op = "cut"
-	opConsole channel.Op = "console"
-	opKeys    channel.Op = "keys"    // Argv[0]: the keys
-	opMonitor channel.Op = "monitor" // Argv: the command
-	opStop    channel.Op = "stop"
 )
 
 type bootFlags struct {
@@ -108,138 +94,12 @@ func serve(ctx context.Context, cfg lab.Config, names []string) error {
 		return err
 	}
 	defer l.Close()
-	if err := os.Remove(socketPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := control.Serve(ctx, l, stop); err != nil {
 		return err
 	}
-	listener, err := net.Listen("unix", socketPath())
-	if err != nil {
-		return err
+	if _, err := l.Boot(names...); err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
 	}
-	context.AfterFunc(ctx, func() { listener.Close() })
-	c := &control{l: l, stop: stop}
-	go func() {
-		if _, err := l.Boot(names...); err != nil {
-			fmt.Fprintln(os.Stderr, "lab:", err)
-		}
-	}()
-	for {
-		conn, err := listener.Accept()
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		go func() {
-			defer conn.Close()
-			// A client that breaks off is its own affair.
-			_ = channel.Serve(ctx, conn, c)
-		}()
-	}
-}
-
-// control answers requests on the control socket.
-type control struct {
-	l    *lab.Lab
-	stop func()
-}
-
-func (c *control) Handle(ctx context.Context, req channel.Request, stdio channel.Stdio, sig <-chan syscall.Signal) channel.Status {
-	status, err := c.handle(ctx, req, stdio, sig)
-	if err != nil {
-		return channel.Status{Code: -1, Err: err.Error()}
-	}
-	return status
-}
-
-func (c *control) handle(ctx context.Context, req channel.Request, stdio channel.Stdio, sig <-chan syscall.Signal) (channel.Status, error) {
-	var none channel.Status
-	switch req.Op {
-	case opList:
-		for _, h := range c.l.Hosts() {
-			fmt.Fprintf(stdio.Out, "%s\t%s\t%s\n", h.Name, h.State(), h.Dir())
-		}
-		return none, nil
-	case opBoot:
-		_, err := c.l.Boot(req.Argv...)
-		return none, err
-	case opStop:
-		c.l.Close()
-		c.stop()
-		return none, nil
-	}
-	h := c.l.Host(req.Host)
-	if h == nil {
-		return none, fmt.Errorf("there is no host %q", req.Host)
-	}
-	switch req.Op {
-	case opCut:
-		h.Cut()
-		return none, nil
-	case opKeys:
-		text, err := h.Console().DebugKeys(ctx, strings.Join(req.Argv, ""))
-		fmt.Fprint(stdio.Out, text)
-		return none, err
-	case opMonitor:
-		text, err := h.Monitor(ctx, strings.Join(req.Argv, " "))
-		fmt.Fprint(stdio.Out, text)
-		return none, err
-	case opConsole:
-		return none, console(ctx, h, stdio)
-	}
-	return forward(ctx, h, req, stdio, sig)
-}
-
-// console connects a client to a host's serial port, beginning with what was
-// printed so far.
-func console(ctx context.Context, h *lab.Host, stdio channel.Stdio) error {
-	go func() {
-		buf := make([]byte, 256)
-		for {
-			n, err := stdio.In.Read(buf)
-			if err != nil {
-				return
-			}
-			if _, err := h.Console().Write(buf[:n]); err != nil {
-				return
-			}
-		}
-	}()
-	from := 0
-	for {
-		text, more := h.Console().Since(from)
-		if _, err := stdio.Out.Write(text); err != nil {
-			return err
-		}
-		from += len(text)
-		if more == nil {
-			return nil
-		}
-		select {
-		case <-more:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// forward passes a request on to a host's agent.
-func forward(ctx context.Context, h *lab.Host, req channel.Request, stdio channel.Stdio, sig <-chan syscall.Signal) (channel.Status, error) {
-	call, err := h.Do(req, stdio.In)
-	if err != nil {
-		return channel.Status{}, err
-	}
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		for {
-			select {
-			case s := <-sig:
-				_ = call.Signal(s) // a dead host is what Wait reports
-			case <-ended:
-				return
-			}
-		}
-	}()
-	return call.Wait(ctx, stdio.Out, stdio.Err)
+	<-ctx.Done()
+	return nil
 }

@@ -78,6 +78,12 @@ func Map(fm *foreignmem.Handle, ctl *domctl.Client, dom abi.DomID, writable bool
 	return mem, nil
 }
 
+// FromMapping returns a Memory whose pages from start on are those of m, for
+// tests of code that reads or writes a guest's memory.
+func FromMapping(start abi.GFN, m *foreignmem.Mapping) *Memory {
+	return &Memory{windows: []window{{start, m}}}
+}
+
 func (mem *Memory) add(start, end abi.GFN) error {
 	gfns := make([]abi.GFN, end-start)
 	for i := range gfns {

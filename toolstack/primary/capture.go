@@ -259,7 +259,7 @@ func (c *Capture) readAlways(r kemariop.SyncResult, full bool) error {
 	}
 	c.always = c.always[:0]
 	clear(c.alwaysGFNs)
-	for _, list := range [...][]stream.AlwaysPage{c.fixed, c.rings} {
+	for _, list := range c.dom0Writes() {
 		for _, p := range list {
 			page := c.mem.Page(p.GFN)
 			if p.Kind == stream.AlwaysStore && c.store != nil {

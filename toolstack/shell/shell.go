@@ -91,7 +91,7 @@ func (t Tools) Activate(ctx context.Context, dom abi.DomID, cfg *xlstream.Config
 	if err := t.SaveConfig(dom, cfg.UUID(), json); err != nil {
 		return err
 	}
-	return t.Rename(ctx, dom, cfg.Name())
+	return t.giveName(ctx, dom, cfg)
 }
 
 // Rename gives a domain another name; libxl refuses one that is taken.

@@ -115,6 +115,36 @@ func TestCreateAndActivate(t *testing.T) {
 	}
 }
 
+// I11: after its activation a guest is xl's like any other: xl finds it by its
+// name, and what xl would build at a reboot is what was there before.
+func TestI11ActivatedGuestIsXLs(t *testing.T) {
+	tools, g, ctx := fakeXL(t, restoreWorks), testGuest(t), context.Background()
+	if err := tools.Create(ctx, g); err != nil {
+		t.Fatal(err)
+	}
+	if name := read(t, tools, "name"); name != "web--kemari\n" {
+		t.Fatalf("the shell is named %q", name)
+	}
+	if err := tools.Activate(ctx, g.DomID, g.Config); err != nil {
+		t.Fatal(err)
+	}
+	if name := read(t, tools, "name"); name != "web\n" {
+		t.Errorf("xl calls the guest %q", name)
+	}
+	want, err := g.Config.Active()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := tools.LoadConfig(g.DomID, uuid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := cfg.Active()
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("a reboot would build (%v)\n%s\nnot\n%s", err, got, want)
+	}
+}
+
 func TestCreateFails(t *testing.T) {
 	tools := fakeXL(t, `head -c 100 "$3" >/dev/null; echo "libxl: error: domain creation fail: File exists" >&2; exit 3`)
 	err := tools.Create(context.Background(), testGuest(t))

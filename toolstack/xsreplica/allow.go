@@ -12,11 +12,6 @@ import (
 	"github.com/kemari-ft/kemari/xen/xenstore"
 )
 
-// frontDirs are the directories under /local/domain/D that belong to the guest
-// and its devices, with all that is below them.  All else there is local to
-// the host: console/tty, store/port, vm, name and the like.
-var frontDirs = []string{"attr", "data", "device", "drivers", "feature"}
-
 func frontRoot(dom abi.DomID) string { return fmt.Sprintf("/local/domain/%d", uint16(dom)) }
 func backRoot(dom abi.DomID) string {
 	return fmt.Sprintf("/local/domain/0/backend/vbd3/%d", uint16(dom))

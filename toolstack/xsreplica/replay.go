@@ -81,15 +81,12 @@ type dialogue struct {
 }
 
 func newDialogue(dom abi.DomID, watches []Watch) (*dialogue, error) {
-	d := &dialogue{watches: watches, events: map[Watch]bool{}}
-	for i, w := range watches {
-		if err := checkWatch(w); err != nil {
-			return nil, err
-		}
-		d.out = appendMessage(d.out, abi.XSWatch, uint32(i+1), w.Path+"\x00"+w.Token+"\x00")
+	d := &dialogue{events: map[Watch]bool{}}
+	if err := d.ask(watches); err != nil {
+		return nil, err
 	}
 	// Any domain may ask this at any time, and it changes nothing.
-	d.out = appendMessage(d.out, abi.XSGetDomainPath, uint32(len(watches)+1), strconv.Itoa(int(dom))+"\x00")
+	d.out = appendMessage(d.out, abi.XSGetDomainPath, uint32(len(d.watches)+1), strconv.Itoa(int(dom))+"\x00")
 	return d, nil
 }
 

@@ -96,6 +96,15 @@ func (d *daemon) turn(chunk uint32) {
 	}
 }
 
+// written fires the watches of a node.
+func (d *daemon) written(path string) {
+	for _, w := range d.watches {
+		if w.Path == path {
+			d.out = appendMessage(d.out, abi.XSWatchEvent, 0, w.Path+"\x00"+w.Token+"\x00")
+		}
+	}
+}
+
 // quietImage is the page of a guest that has talked for a while.
 func quietImage() []byte {
 	image := make([]byte, abi.PageSize)
@@ -148,6 +157,49 @@ func TestReplay(t *testing.T) {
 			if !bytes.Equal(page, image) {
 				t.Errorf("chunk %d: the page is not the guest's", chunk)
 			}
+		}
+	}
+}
+
+// I11: xl shutdown, reboot and destroy reach the guest that was taken over as
+// they did before: the watches of its own kernel fire, with its own tokens, and
+// each but once.
+func TestI11WatchesFireAgain(t *testing.T) {
+	page, image := newPage(), quietImage()
+	r, err := newRing(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{r: r}
+	watches := []Watch{
+		{"control/shutdown", "FFFFFFFF82DDAB00"},
+		{"control/sysrq", "FFFFFFFF82DDAB40"},
+		{"/local/domain/0/backend/vbd3/4242/51712/state", "FFFF888004E43020"},
+	}
+	kick := func() error { d.turn(abi.XenstoreRingSize); return nil }
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := Replay(ctx, dom, page, image, watches, kick); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(page, image) {
+		t.Error("the guest does not find its store page as it left it")
+	}
+	// The guest runs, and somebody writes to the nodes.
+	for _, w := range watches {
+		d.written(w.Path)
+		d.turn(abi.XenstoreRingSize)
+		in, err := r.read(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, rest, ok, err := nextMessage(in)
+		if !ok || err != nil {
+			t.Errorf("%s: its watch did not fire (%v)", w.Path, err)
+			continue
+		}
+		if m.typ != abi.XSWatchEvent || m.payload != w.Path+"\x00"+w.Token+"\x00" || len(rest) != 0 {
+			t.Errorf("%s: the guest gets %q (type %d) and %d bytes more", w.Path, m.payload, m.typ, len(rest))
 		}
 	}
 }

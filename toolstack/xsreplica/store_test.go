@@ -236,6 +236,51 @@ func TestReplicate(t *testing.T) {
 	}
 }
 
+// I11: what xl and its console find a domain by, and talk to it through, is
+// this host's; what they look at of the guest and its devices is the guest's.
+func TestI11NodesAsXLExpects(t *testing.T) {
+	src := guestStore()
+	src.Write("/local/domain/4242/control/shutdown", "poweroff") // asked for on the other host
+	nodes, err := Snapshot(src, dom)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What xl restore has written of the shell.
+	local := map[string]string{
+		"/local/domain/4242/vm":                                "/vm/0b7e",
+		"/local/domain/4242/name":                              "web--kemari",
+		"/local/domain/4242/domid":                             "4242",
+		"/local/domain/4242/console/tty":                       "/dev/pts/9",
+		"/local/domain/4242/console/limit":                     "1048576",
+		"/local/domain/4242/console/type":                      "xenconsoled",
+		"/local/domain/4242/console/port":                      "2",
+		"/local/domain/4242/store/port":                        "1",
+		"/local/domain/4242/control/shutdown":                  "",
+		"/local/domain/4242/control/platform-feature-xs_reset": "1",
+		"/libxl/4242/type":                                     "pvh",
+	}
+	shell := store{}
+	for path, value := range local {
+		shell.Write(path, value)
+	}
+	if err := Apply(shell, dom, nodes); err != nil {
+		t.Fatal(err)
+	}
+	for path, value := range local {
+		if v, err := shell.Read(path); err != nil || v != value {
+			t.Errorf("%s of this host became %q (%v)", path, v, err)
+		}
+	}
+	for _, path := range []string{
+		"/local/domain/4242/device/vbd/51712/state", "/local/domain/4242/device/vbd/51712/ring-ref",
+		"/local/domain/4242/control/feature-poweroff", "/local/domain/4242/data/os_name", "/local/domain/4242/memory/target",
+	} {
+		if diff := cmp.Diff(src[path], shell[path]); diff != "" {
+			t.Errorf("%s (-guest +here):\n%s", path, diff)
+		}
+	}
+}
+
 // TestHostileState: what a peer could try to have written as the toolstack.
 func TestHostileState(t *testing.T) {
 	perms := []xenstore.Perm{{Dom: dom, Access: 'n'}}
