@@ -180,11 +180,6 @@ int map_guest_area(struct vcpu *v, paddr_t gaddr, unsigned int size,
     return 0;
 }
 
-void hvm_restart_tsc(struct domain *d)
-{
-    d->arch.hvm.sync_tsc = emul_now;
-}
-
 size_t hvm_save_size(struct domain *d)
 {
     return 1000;

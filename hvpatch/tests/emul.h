@@ -60,6 +60,7 @@
 
 typedef uint64_t uint64_aligned_t __attribute__((aligned(8)));
 typedef int64_t s_time_t;
+typedef uint64_t u64;
 #define STIME_MAX INT64_MAX
 typedef uint64_t paddr_t;
 typedef unsigned long xen_pfn_t;
@@ -257,6 +258,7 @@ struct vcpu {
         struct {
             uint8_t evtchn_upcall_vector;
             uint64_t intr_shadow;
+            uint64_t cache_tsc_offset;
             struct { struct { uint32_t icr; } init_sipi; } vlapic;
         } hvm;
     } arch;
@@ -303,6 +305,7 @@ struct domain {
     unsigned int vmtrace_size;
     struct {
         uint32_t emulation_flags;
+        bool vtsc;
         struct { uint64_t sync_tsc; s_time_t stime_delta; } hvm;
     } arch;
 
@@ -432,6 +435,12 @@ static inline struct vcpu *domain_vcpu(const struct domain *d, unsigned int id)
 /* One tick is one ns, in all the clocks there are. */
 #define get_s_time_fixed(tsc) ((s_time_t)(tsc))
 void hvm_restart_tsc(struct domain *d);
+#define rdtsc() ((uint64_t)emul_now)
+#define hvm_tsc_scaling_supported false
+#define hvm_scale_tsc(d, tsc) (tsc)
+#define hvm_get_guest_time_fixed(v, at) ((void)(v), (at))
+#define gtime_to_gtsc(d, t) (t)
+#define hvm_set_tsc_offset(v, offset, at) ((void)(v))
 #define force_update_vcpu_system_time(v) ((void)0)
 #define update_domain_wallclock_time(d) ((void)0)
 #define vcpu_info(v, field) ((v)->info.field)

@@ -12,14 +12,13 @@ import (
 	"slices"
 	"sync"
 	"time"
-	"unsafe"
 
 	"github.com/kemari-ft/kemari/tests/check"
 	"golang.org/x/sys/unix"
 )
 
 const (
-	sampleEvery = 50 * time.Millisecond
+	sampleEvery = 50 * time.Millisecond  // or a twentieth of a tick, for a guest that ticks rarely
 	jumpFrom    = 100 * time.Millisecond // beyond what interrupts do to a sleep
 	skewFrom    = 2 * time.Millisecond
 	userHz      = 100 // unit of /proc/stat: USER_HZ, the same on every x86 Linux
@@ -34,26 +33,10 @@ func monotonic() int64 {
 	return ts.Nano()
 }
 
-func sleepUntil(mono int64) {
-	ts := unix.NsecToTimespec(mono)
-	for unix.ClockNanosleep(unix.CLOCK_MONOTONIC, unix.TIMER_ABSTIME, &ts, nil) == unix.EINTR {
-	}
-}
-
-// napUntil is for short sleeps that come often. Go's runtime is not told: it
-// would poll every 20 us for a while after each system call that blocks, which
-// the gap meter sees. A nap keeps one of the runtime's Ps and holds up a
-// collection for its length.
-func napUntil(mono int64) {
-	ts := unix.NsecToTimespec(mono)
-	for {
-		_, _, e := unix.RawSyscall6(unix.SYS_CLOCK_NANOSLEEP, unix.CLOCK_MONOTONIC, unix.TIMER_ABSTIME,
-			uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
-		if e != unix.EINTR {
-			return
-		}
-	}
-}
+// sleepUntil leaves the sleeping to Go's runtime. A loop of system calls that
+// block keeps the runtime's monitor awake, which wakes this guest a hundred times
+// a second, or, where it thinks that a processor is kept, interrupts the sleep.
+func sleepUntil(mono int64) { time.Sleep(time.Duration(mono - monotonic())) }
 
 // sample is one look at the clocks.
 type sample struct {
@@ -162,6 +145,7 @@ func parseSteal(stat []byte, dst []int64) []int64 {
 // watcher feeds clockState.
 type watcher struct {
 	vcpus int
+	every time.Duration
 	hz    uint64
 	id    string   // of this boot
 	stat  *os.File // /proc/stat
@@ -174,7 +158,7 @@ type watcher struct {
 	state clockState
 }
 
-func newWatcher(id string, vcpus int) (*watcher, error) {
+func newWatcher(id string, vcpus int, tick time.Duration) (*watcher, error) {
 	stat, err := os.Open("/proc/stat")
 	if err != nil {
 		return nil, err
@@ -183,7 +167,7 @@ func newWatcher(id string, vcpus int) (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{vcpus: vcpus, id: id, stat: stat, boot: boot, hz: calibrate()}
+	w := &watcher{vcpus: vcpus, every: max(sampleEvery, tick/20), id: id, stat: stat, boot: boot, hz: calibrate()}
 	w.state = clockState{hz: w.hz}
 	w.state.st.TSCHz = w.hz
 	return w, nil
@@ -221,7 +205,7 @@ func (w *watcher) run(tty *console) {
 		tty.complain(err)
 	}
 	for i, prev := 0, monotonic(); ; i++ {
-		napUntil(prev + int64(sampleEvery))
+		sleepUntil(prev + int64(w.every))
 		if err := pin(i % w.vcpus); err != nil {
 			tty.complain(err)
 		}
@@ -231,7 +215,7 @@ func (w *watcher) run(tty *console) {
 			continue
 		}
 		w.mu.Lock()
-		w.state.add(s, sampleEvery)
+		w.state.add(s, w.every)
 		w.mu.Unlock()
 		prev = s.mono
 	}

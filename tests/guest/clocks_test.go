@@ -91,7 +91,7 @@ func TestWatcherSamplesWithoutGarbage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := newWatcher(id, 1)
+	w, err := newWatcher(id, 1, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func newGuest(tty *console, vcpus int, p params) (*guest, error) {
 			return nil, err
 		}
 	}
-	if g.clocks, err = newWatcher(id, vcpus); err != nil {
+	if g.clocks, err = newWatcher(id, vcpus, p.tick); err != nil {
 		return nil, err
 	}
 	if g.meter, err = newMeter(vcpus-1, g.clocks); err != nil {

@@ -129,7 +129,7 @@ func (m *memLoad) run() {
 			m.write()
 		}
 		m.mu.Unlock()
-		napUntil(next)
+		sleepUntil(next)
 	}
 }
 

@@ -85,7 +85,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	// Every loop that never yields (meter, naps, cpu load) keeps one P for itself.
+	// Every loop that never yields (meter, cpu load) keeps one P for itself.
 	runtime.GOMAXPROCS(vcpus + 6)
 	// A collection would be a gap and dirty pages. What the guest allocates
 	// while it runs is small; the limit makes it collect before it dies of it.

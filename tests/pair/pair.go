@@ -169,10 +169,7 @@ func (p *Pair) configure(ctx context.Context, h *lab.Host) error {
 mkdir -p /etc/xen/kemari
 chmod 700 /etc/xen/kemari
 ln -sf /opt/kemari/bin/kemari /usr/sbin/kemari
-install -m 755 /opt/kemari/block-kemari /etc/xen/scripts/block-kemari
-# An epoch has to arrive although nothing comes back, see Compare.
-ip route replace 10.0.0.0/24 dev eth0 src 10.0.0.`+fmt.Sprint(h.Number)+` initcwnd 2000 initrwnd 2000
-sysctl -qw net.ipv4.tcp_slow_start_after_idle=0`); err != nil {
+install -m 755 /opt/kemari/block-kemari /etc/xen/scripts/block-kemari`); err != nil {
 		return err
 	}
 	for file, content := range map[string][]byte{

@@ -21,10 +21,6 @@ import (
 	"github.com/kemari-ft/kemari/xen/kemariop"
 )
 
-// tscTolerancePPM is by how much the TSC rates of two hosts may differ to count
-// as equal. Calibration alone makes several kHz; NTP corrects far more.
-const tscTolerancePPM = 250
-
 // Shell is the live shell of a guest: a paused domain whose events are parked.
 // Its methods must not be called concurrently.
 type Shell struct {
@@ -225,8 +221,7 @@ func (s *Shell) localTSC(blob []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	guest, host := int64(ctx.Header().GTSCkHz), int64(phys.CPUkHz)
-	if diff := max(guest-host, host-guest); diff*1_000_000 <= host*tscTolerancePPM {
+	if sameRate(int64(ctx.Header().GTSCkHz), int64(phys.CPUkHz)) {
 		ctx.SetGTSCkHz(phys.CPUkHz)
 	}
 	return ctx.Bytes(), nil

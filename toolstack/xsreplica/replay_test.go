@@ -161,7 +161,7 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// I11: xl shutdown, reboot and destroy reach the guest that was taken over as
+// I11: xl shutdown and xl reboot reach the guest that was taken over as
 // they did before: the watches of its own kernel fire, with its own tokens, and
 // each but once.
 func TestI11WatchesFireAgain(t *testing.T) {

@@ -28,6 +28,7 @@ type Impairment struct {
 	Down  bool          // nothing passes
 	Delay time.Duration // added to each frame; the order stays
 	Loss  float64       // probability that a frame is lost
+	Short int           // if not 0, frames of more octets are lost
 }
 
 type path struct{ from, to string }
@@ -173,7 +174,7 @@ func (p *Port) Send(frame []byte) {
 // pass runs under n.mu.
 func (n *Network) pass(p, q *Port, frame []byte, now time.Time) {
 	imp := n.impaired[path{p.name, q.name}]
-	if imp.Down || imp.Loss > 0 && rand.Float64() < imp.Loss {
+	if imp.Down || imp.Loss > 0 && rand.Float64() < imp.Loss || imp.Short > 0 && len(frame) > imp.Short {
 		return
 	}
 	q.out.put(frame, now.Add(imp.Delay))
