@@ -8,25 +8,21 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"strings"
 	"time"
 
-	"github.com/kemari-ft/kemari/tests/check"
 	"github.com/kemari-ft/kemari/tests/pair"
 	"github.com/kemari-ft/kemari/tools/lab/nbd"
 	"github.com/kemari-ft/kemari/toolstack/control"
 )
 
 func main() {
-	disk := flag.Bool("disk", false, "give the guest a disk, and cut the power in the middle of its writes")
-	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *disk); err != nil {
+	if err := run(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "\nThe demonstration failed: %v\n", err)
 		os.Exit(1)
 	}
@@ -46,20 +42,20 @@ func detail(format string, args ...any) {
 
 const guestName = "demo"
 
-func run(ctx context.Context, disk bool) error {
+func run(ctx context.Context) error {
 	step("Power on: two Xen hosts, a and b, in QEMU, with a shared disk and a power switch between them.")
 	p, err := pair.Start(ctx, pair.Config{Log: func(s string) { detail("%s", s) }})
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	if err := show(ctx, p, disk); err != nil {
+	if err := show(ctx, p); err != nil {
 		return fmt.Errorf("%w\n(logs: %s)", err, p.Lab.Dir())
 	}
 	return nil
 }
 
-func show(ctx context.Context, p *pair.Pair, disk bool) error {
+func show(ctx context.Context, p *pair.Pair) error {
 	a, b := p.A(), p.B()
 	out, err := a.Shell(ctx, "xl info | grep -E '^(xen_version|xen_caps)'; kemari check")
 	if err != nil {
@@ -71,10 +67,7 @@ func show(ctx context.Context, p *pair.Pair, disk bool) error {
 
 	step("Create a PVH guest on a from an ordinary xl configuration with one more line, ft = \"kemari\".")
 	mark := len(p.Lab.LUN("lun0").Log())
-	spec := pair.Spec{Name: guestName, Extra: "guest.tick_ms=500"}
-	if disk {
-		spec.Disk = "/dev/lun/lun0"
-	}
+	spec := pair.Spec{Name: guestName, Disk: "/dev/lun/lun0", Extra: "guest.tick_ms=500"}
 	g, err := p.Create(ctx, a, spec, true)
 	if err != nil {
 		return err
@@ -89,9 +82,9 @@ func show(ctx context.Context, p *pair.Pair, disk bool) error {
 		return err
 	}
 	step("The guest has booted. It ticks, and keeps a chain of hashes in its memory.")
-	detail("boot id %s, %d ticks, link %d of its chain of hashes, %d records on the disk", before.BootID, before.Ticks, before.Chain.Link, acked(before))
+	detail("boot id %s, %d ticks, link %d of its chain of hashes, %d records on the disk", before.BootID, before.Ticks, before.Chain.Link, before.Disk.Acked)
 
-	meanwhile, err := load(ctx, p, g, disk)
+	meanwhile, err := load(ctx, p, g)
 	if err != nil {
 		return err
 	}
@@ -108,11 +101,9 @@ func show(ctx context.Context, p *pair.Pair, disk bool) error {
 	detail("the same boot id, %s", o.After.BootID)
 	detail("its chain of hashes is unbroken, from link %d before the cut to link %d", before.Chain.Link, o.After.Chain.Link)
 	detail("its clocks neither ran backwards nor jumped")
-	if disk {
-		detail("all %d records that it was told are on the disk are there; none is torn", o.Disk.Checked)
-		detail("no write of an epoch that b did not have ever reached the disk")
-		detail("%d requests that died with a were executed again on b, once each", o.LUN.Pending)
-	}
+	detail("all %d records that it was told are on the disk are there; none is torn", o.Disk.Checked)
+	detail("no write of an epoch that b did not have ever reached the disk")
+	detail("%d requests that died with a were executed again on b, once each", o.LUN.Pending)
 
 	step("To xl it is an ordinary domain under its own name; shut it down.")
 	if out, err = b.Run(ctx, "xl", "list"); err != nil {
@@ -132,10 +123,7 @@ func show(ctx context.Context, p *pair.Pair, disk bool) error {
 
 // load makes the guest write, and holds its writes at the disk; the answer ends
 // that when the host is dead.
-func load(ctx context.Context, p *pair.Pair, g *pair.Guest, disk bool) (func(), error) {
-	if !disk {
-		return nil, nil
-	}
+func load(ctx context.Context, p *pair.Pair, g *pair.Guest) (func(), error) {
 	step("Let the guest write as fast as it can, and hold its writes at the disk, so that some are under way.")
 	if err := g.Obey(ctx, p.A(), "load disk"); err != nil {
 		return nil, err
@@ -153,13 +141,6 @@ func load(ctx context.Context, p *pair.Pair, g *pair.Guest, disk bool) (func(), 
 		hold.Remove()
 		detail("%d writes that the guest waits for are lost on the way to the disk", hold.Discard())
 	}, nil
-}
-
-func acked(s check.Status) uint64 {
-	if s.Disk == nil {
-		return 0
-	}
-	return s.Disk.Acked
 }
 
 func figures(o pair.Outcome, st control.Guest) error {

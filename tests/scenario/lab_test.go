@@ -12,15 +12,12 @@ package scenario
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
 
-	"github.com/kemari-ft/kemari/tests/initramfs"
-	"github.com/kemari-ft/kemari/tools/lab/cache"
-	"github.com/kemari-ft/kemari/tools/lab/image"
+	"github.com/kemari-ft/kemari/tests/pair"
 	"github.com/kemari-ft/kemari/tools/lab/lab"
 )
 
@@ -43,27 +40,8 @@ func number(t *testing.T, name string, otherwise int) int {
 // demoGuest builds the demonstration guest's initramfs.
 func demoGuest(ctx context.Context, t *testing.T) string {
 	t.Helper()
-	store, err := cache.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	builder, err := image.NewBuilder(store, func(s string) { t.Log(s) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	kernel, err := builder.GuestKernel(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmp := t.TempDir()
-	bin, img := filepath.Join(tmp, "guest"), filepath.Join(tmp, "demo.img")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, module+"tests/guest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the demonstration guest: %v\n%s", err, out)
-	}
-	modules := filepath.Join(kernel.Root, "usr/lib/modules", kernel.Release)
-	if err := initramfs.Build(img, bin, modules, []string{"xen-blkfront"}); err != nil {
+	img := filepath.Join(t.TempDir(), "demo.img")
+	if err := pair.BuildGuest(ctx, img, func(s string) { t.Log(s) }); err != nil {
 		t.Fatal(err)
 	}
 	return img

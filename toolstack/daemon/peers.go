@@ -15,7 +15,6 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/lease"
 	"github.com/kemari-ft/kemari/toolstack/link"
 	"github.com/kemari-ft/kemari/toolstack/secondary"
-	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/kemariop"
 )
@@ -101,12 +100,8 @@ func (d *Daemon) receiver(guest uuid.UUID) (*secondary.Receiver, []string, error
 	if err != nil {
 		return nil, nil, err
 	}
-	dom, name, err := d.host.Find(guest)
-	if err != nil {
+	if _, err := secondary.FindShell(d.host, guest); err != nil {
 		return nil, nil, err
-	}
-	if dom != 0 && !strings.HasSuffix(name, xlstream.ShellSuffix) {
-		return nil, []string{fmt.Sprintf("guest %s exists on this host, as domain %d", name, uint16(dom))}, nil
 	}
 	if rec.Phase == lease.Running {
 		rec.Phase = lease.Ended // the domain it ran in is no more

@@ -15,6 +15,7 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/host"
 	"github.com/kemari-ft/kemari/toolstack/lease"
 	"github.com/kemari-ft/kemari/toolstack/primary"
+	"github.com/kemari-ft/kemari/toolstack/secondary"
 	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
 	"github.com/kemari-ft/kemari/xen/abi"
 	"github.com/kemari-ft/kemari/xen/kemariop"
@@ -271,6 +272,11 @@ func (d *Daemon) adoptGuest(id uuid.UUID) error {
 	rec, err := d.host.Records.Load(id)
 	if err != nil {
 		return err // a record that is not understood must not be ignored
+	}
+	if rec.Role == lease.Secondary && rec.Phase == lease.Running {
+		if err := secondary.Finish(context.Background(), d.host, id); err != nil {
+			d.host.Log.Error("an activation cannot be finished", "uuid", id, "error", err)
+		}
 	}
 	if rec.Role != lease.Primary {
 		return nil

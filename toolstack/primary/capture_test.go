@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/kemari-ft/kemari/toolstack/guestmem"
+	"github.com/kemari-ft/kemari/toolstack/link"
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
 	"github.com/kemari-ft/kemari/xen/foreignmem"
@@ -126,8 +127,8 @@ func (g *fakeGuest) grant(ref abi.GrantRef, gfn abi.GFN) {
 	binary.LittleEndian.PutUint32(g.page(grantGFN)[8*ref+4:], uint32(gfn))
 }
 
-// sync sends an epoch and applies it.
-func (g *fakeGuest) sync() {
+// harvest is what Xen does when it closes an epoch.
+func (g *fakeGuest) harvest() kemariop.SyncResult {
 	g.t.Helper()
 	g.epoch++
 	r := kemariop.SyncResult{
@@ -142,9 +143,22 @@ func (g *fakeGuest) sync() {
 		le.PutUint64(g.shared[3*abi.PageSize+8*i:], entry)
 	}
 	g.dirty = nil
+	return r
+}
+
+// sync sends an epoch and applies it.
+func (g *fakeGuest) sync() {
+	g.t.Helper()
+	r := g.harvest()
 	g.must(g.capture.SetRings([]abi.GrantRef{1, 2}))
 	_, err := g.capture.Epoch(g.writer, 1, g.epoch, r, g.epoch == 1, nil, nil)
 	g.must(err)
+	g.apply()
+}
+
+// apply takes an epoch from the stream and writes it to the copy.
+func (g *fakeGuest) apply() {
+	g.t.Helper()
 	for {
 		msg, err := g.reader.Next()
 		g.must(err)
@@ -226,6 +240,32 @@ func TestI4NoUnseenWrite(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// I4: a guest that runs during the first copy moves a page of Xen's away, and
+// has memory where it was.
+func TestFirstCopyFollowsXensPages(t *testing.T) {
+	const away abi.GFN = guestPages - 1
+	g := newFakeGuest(t)
+	s := &Session{capture: g.capture, conn: &link.Conn{Writer: g.writer}}
+	g.must(s.capture.SetRings([]abi.GrantRef{1, 2}))
+	special := map[abi.GFN]bool{sharedInfoGFN: true, grantGFN: true}
+	g.must(g.writer.Begin(1, 1, true))
+	for gfn := range abi.GFN(guestPages) {
+		if !special[gfn] {
+			g.must(g.writer.Page(gfn, g.page(gfn)))
+		}
+	}
+	g.named[0] = named(stream.AlwaysSharedInfo, away)
+	g.scribble(away)
+	g.scribble(sharedInfoGFN)
+	g.must(s.copyRound([]abi.GFN{sharedInfoGFN, away, sharedInfoGFN, 20}, special, s.capture.FixedGFNs()))
+	_, err := g.capture.LastRound(g.writer, g.harvest(), s.unsent, nil, nil)
+	g.must(err)
+	g.apply()
+	if unseen := g.unseen(); len(unseen) > 0 {
+		t.Errorf("the secondary lacks the contents of gfns %v", unseen)
 	}
 }
 

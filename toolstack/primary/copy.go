@@ -154,7 +154,7 @@ func checkDescription(d *shell.Description) (*shell.Description, any, error) {
 }
 
 // copyRunning sends all of memory of a guest that runs, and what it changes
-// meanwhile.
+// meanwhile. special is where Xen's own pages were when it began.
 func (s *Session) copyRunning(total uint64, special map[abi.GFN]bool) error {
 	mem := s.capture.Memory()
 	store := s.capture.FixedGFNs()
@@ -197,10 +197,16 @@ func (s *Session) copyRound(round []abi.GFN, special, store map[abi.GFN]bool) er
 	mem := s.capture.Memory()
 	seen := make(map[abi.GFN]bool, len(round))
 	for i, gfn := range round {
-		if special[gfn] || store[gfn] || seen[gfn] {
+		if store[gfn] || seen[gfn] {
 			continue
 		}
 		seen[gfn] = true
+		if special[gfn] {
+			// The guest may have moved Xen's page away and have memory
+			// here now. The last round knows.
+			s.unsent = append(s.unsent, gfn)
+			continue
+		}
 		page := mem.Page(gfn)
 		var err error
 		if page != nil {

@@ -60,8 +60,12 @@ type Activation struct {
 	Toolstack  time.Duration `json:"toolstack_ns"`
 }
 
-// replayTime bounds the conversation with xenstored in the guest's name.
-const replayTime = 5 * time.Second
+// replayTime bounds the conversation with xenstored in the guest's name, and
+// resetTime the end of one that failed.
+const (
+	replayTime = 5 * time.Second
+	resetTime  = time.Second
+)
 
 // activate turns the shell into the guest. The record says already that it
 // runs here: whatever fails from now on, no other host will run it.
@@ -159,12 +163,18 @@ func (r *Receiver) replay(stage *replica.Stage, watches []xsreplica.Watch) {
 	if p, err := r.cfg.Host.Ctl.GetHVMParam(r.guest.DomID, abi.HVMParamStoreEvtchn); err == nil {
 		port = abi.Port(p)
 	}
+	kick := func() error { return r.op.Deliver(port) }
 	ctx, cancel := context.WithTimeout(r.ctx, replayTime)
 	defer cancel()
-	err := xsreplica.Replay(ctx, r.guest.DomID, page, image, watches, func() error { return r.op.Deliver(port) })
-	if err != nil {
-		r.log.Error("the guest goes on without its xenstore watches", r.who("error", err)...)
-		writeStoreRing(page, image)
+	err := xsreplica.Replay(ctx, r.guest.DomID, page, image, watches, kick)
+	if err == nil {
+		return
+	}
+	r.log.Error("the guest goes on without its xenstore watches", r.who("error", err)...)
+	ctx, cancel = context.WithTimeout(r.ctx, resetTime)
+	defer cancel()
+	if err := xsreplica.Reset(ctx, r.guest.DomID, page, image, kick); err != nil {
+		r.log.Error("the guest may wait for xenstored in vain", r.who("error", err)...)
 	}
 }
 

@@ -6,12 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/kemari-ft/kemari/toolstack/replica"
 	"github.com/kemari-ft/kemari/toolstack/shell"
-	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/toolstack/xsreplica"
 	"github.com/kemari-ft/kemari/xen/abi"
@@ -136,8 +134,8 @@ func (r *Receiver) dropShell() {
 // destroyShell destroys the domain that is the shell, also one that a daemon
 // before this one has left.
 func (r *Receiver) destroyShell() error {
-	dom, name, err := r.findShell()
-	if err != nil || name == "" {
+	dom, err := FindShell(r.cfg.Host, r.cfg.Guest)
+	if err != nil || dom == 0 {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), buildTime)
@@ -149,19 +147,6 @@ func (r *Receiver) destroyShell() error {
 	// LIBXL_DOMID_REUSE_TIMEOUT=0: see libxl__is_domid_recent().
 	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second + 100*time.Millisecond)))
 	return nil
-}
-
-// findShell looks for a live domain with the guest's UUID. One that is not a
-// shell is not ours to destroy.
-func (r *Receiver) findShell() (abi.DomID, string, error) {
-	dom, name, err := r.cfg.Host.Find(r.cfg.Guest)
-	if err != nil || dom == 0 {
-		return 0, "", err
-	}
-	if !strings.HasSuffix(name, xlstream.ShellSuffix) {
-		return 0, "", fmt.Errorf("the guest exists on this host already, as domain %d, %q", uint16(dom), name)
-	}
-	return dom, name, nil
 }
 
 func (r *Receiver) closeAll() {

@@ -59,7 +59,10 @@ func (t Tools) park(g *xlstream.Guest) error {
 	if err != nil {
 		return err
 	}
-	return t.SaveConfig(g.DomID, g.Config.UUID(), json)
+	if err := t.SaveConfig(g.DomID, g.Config.UUID(), json); err != nil {
+		return err
+	}
+	return t.keepActive(g.DomID, g.Config)
 }
 
 // discard destroys what a failed Create has left.  xl cleans up after itself
@@ -82,21 +85,29 @@ func (t Tools) name(ctx context.Context, dom abi.DomID) (string, error) {
 }
 
 // Activate gives a shell the guest's own name, and its devices in libxl-json:
-// from now on it is what xl list shows and what a reboot builds again.
+// from now on it is what xl list shows and what a reboot builds again.  The one
+// is done also if the other fails.  After an error it can be done again: until
+// it has succeeded, Unfinished returns cfg.
 func (t Tools) Activate(ctx context.Context, dom abi.DomID, cfg *xlstream.Config) error {
 	json, err := cfg.Active()
-	if err != nil {
+	if err == nil {
+		err = t.SaveConfig(dom, cfg.UUID(), json)
+	}
+	if err = errors.Join(err, t.giveName(ctx, dom, cfg)); err != nil {
 		return err
 	}
-	if err := t.SaveConfig(dom, cfg.UUID(), json); err != nil {
-		return err
-	}
-	return t.giveName(ctx, dom, cfg)
+	return t.dropActive(dom, cfg.UUID())
 }
 
-// Rename gives a domain another name; libxl refuses one that is taken.
+// Rename gives a domain another name, which libxl refuses if it is taken. A
+// domain that has it already keeps it.
 func (t Tools) Rename(ctx context.Context, dom abi.DomID, name string) error {
 	_, err := t.run(ctx, dom, nil, "rename", domArg(dom), name)
+	if err != nil {
+		if has, nameErr := t.name(ctx, dom); nameErr == nil && has == name {
+			return nil
+		}
+	}
 	return err
 }
 

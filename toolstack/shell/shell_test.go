@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -48,7 +49,9 @@ cd ` + dir + `
 echo "$LIBXL_DOMID_REUSE_TIMEOUT $*" >> log
 case "$1" in
 domname) if [ -f name ]; then cat name; else echo "Can't get domain name" >&2; exit 1; fi ;;
-rename) echo "$3" > name ;;
+rename)
+if [ -f norename ] || [ "$3" = "$(cat name)" ]; then echo "Domain with name $3 already exists." >&2; exit 1; fi
+echo "$3" > name ;;
 destroy) rm -f name ;;
 restore)
 ` + restore + `
@@ -142,6 +145,60 @@ func TestI11ActivatedGuestIsXLs(t *testing.T) {
 	got, err := cfg.Active()
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("a reboot would build (%v)\n%s\nnot\n%s", err, got, want)
+	}
+}
+
+// TestActivateIsFinishedLater: whatever fails, the guest gets its name back,
+// and what is left to do can be done again, also by another daemon.
+func TestActivateIsFinishedLater(t *testing.T) {
+	const libxl = "userdata-d.4242." + uuid + ".libxl-json"
+	for _, tc := range []struct{ what, fails, works, name string }{
+		{"configuration", "mv " + libxl + " away", "mv away " + libxl, "web"},
+		{"rename", "touch norename", "rm norename", "web--kemari"},
+		{"both", "touch norename; mv " + libxl + " away", "rm norename; mv away " + libxl, "web--kemari"},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			tools, g, ctx := fakeXL(t, restoreWorks), testGuest(t), context.Background()
+			sh := func(script string) {
+				t.Helper()
+				if out, err := exec.Command("sh", "-ec", "cd "+tools.Lib+"\n"+script).CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+			}
+			if err := tools.Create(ctx, g); err != nil {
+				t.Fatal(err)
+			}
+			sh(tc.fails)
+			if err := tools.Activate(ctx, g.DomID, g.Config); err == nil {
+				t.Error("no error")
+			}
+			if name := read(t, tools, "name"); name != tc.name+"\n" {
+				t.Errorf("xl calls the guest %q", name)
+			}
+			sh(tc.works)
+			for range 2 {
+				cfg, err := tools.Unfinished(g.DomID, uuid)
+				if err != nil || cfg == nil {
+					t.Fatalf("nothing to finish: %v", err)
+				}
+				if err := tools.Activate(ctx, g.DomID, cfg); err != nil {
+					t.Fatal(err)
+				}
+				if cfg, err := tools.Unfinished(g.DomID, uuid); err != nil || cfg != nil {
+					t.Errorf("still to finish: %v", err)
+				}
+				if name := read(t, tools, "name"); name != "web\n" {
+					t.Errorf("xl calls the guest %q", name)
+				}
+				if cfg, err := tools.LoadConfig(g.DomID, uuid); err != nil || len(cfg.Disks()) != 1 {
+					t.Errorf("a reboot would not build the guest: %v", err)
+				}
+				// The daemon may have died before it could note that.
+				if err := tools.keepActive(g.DomID, g.Config); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -3,7 +3,9 @@
 package shell
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,7 +25,11 @@ func (t Tools) userdata(kind string, dom abi.DomID, uuid, name string) string {
 // LoadConfig reads and checks the configuration that libxl keeps of a live
 // domain.
 func (t Tools) LoadConfig(dom abi.DomID, uuid string) (*xlstream.Config, error) {
-	data, err := os.ReadFile(t.userdata("d", dom, uuid, "libxl-json"))
+	return t.load(dom, uuid, "libxl-json")
+}
+
+func (t Tools) load(dom abi.DomID, uuid, name string) (*xlstream.Config, error) {
+	data, err := os.ReadFile(t.userdata("d", dom, uuid, name))
 	if err != nil {
 		return nil, fmt.Errorf("configuration of domain %d (was it created by xl?): %w", uint16(dom), err)
 	}
@@ -32,6 +38,38 @@ func (t Tools) LoadConfig(dom abi.DomID, uuid string) (*xlstream.Config, error) 
 		return nil, fmt.Errorf("domain %d: %w", uint16(dom), err)
 	}
 	return cfg, nil
+}
+
+// active is what a shell's libxl-json is to be replaced by. As libxl's own
+// files of a domain, it ends with the domain (libxl__userdata_destroyall()).
+const active = "kemari-json"
+
+// keepActive keeps the guest's configuration beside its shell's, for a daemon
+// that finds the guest activated, but not quite.
+func (t Tools) keepActive(dom abi.DomID, cfg *xlstream.Config) error {
+	json, err := cfg.Active()
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(t.userdata("d", dom, cfg.UUID(), active), json, 0o600, renameio.WithTempDir(t.lib()))
+}
+
+func (t Tools) dropActive(dom abi.DomID, uuid string) error {
+	err := os.Remove(t.userdata("d", dom, uuid, active))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Unfinished returns the configuration of a shell's guest for which Activate
+// has not succeeded yet, nil if it has.
+func (t Tools) Unfinished(dom abi.DomID, uuid string) (*xlstream.Config, error) {
+	cfg, err := t.load(dom, uuid, active)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return cfg, err
 }
 
 // SaveConfig replaces the configuration that libxl keeps of a live domain,

@@ -24,6 +24,12 @@ const (
 	headerLen     = 16 // sizeof(struct xsd_sockmsg)
 )
 
+// What the word at offConnection says: XENSTORE_CONNECTED, XENSTORE_RECONNECT.
+const (
+	connected = 0
+	reconnect = 1
+)
+
 // Busy is why a store ring is not quiet; empty means that it is.
 type Busy string
 
@@ -38,7 +44,7 @@ func RingBusy(page []byte) Busy {
 	reqCons, reqProd := le.Uint32(page[offReqCons:]), le.Uint32(page[offReqProd:])
 	rspCons, rspProd := le.Uint32(page[offRspCons:]), le.Uint32(page[offRspProd:])
 	switch {
-	case le.Uint32(page[offConnection:]) != 0:
+	case le.Uint32(page[offConnection:]) != connected:
 		return "the guest is reconnecting to xenstored"
 	case reqProd != reqCons:
 		return Busy(fmt.Sprintf("%d bytes of requests are not read", reqProd-reqCons))

@@ -4,9 +4,11 @@ package xsreplica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/kemari-ft/kemari/xen/abi"
@@ -20,10 +22,58 @@ import (
 //
 // The shell must be introduced to xenstored and must not run, and until Replay
 // returns nobody may write to a node that is watched.
+//
+// After an error the page is not the guest's yet: see Reset.
 func Replay(ctx context.Context, dom abi.DomID, page, image []byte, watches []Watch, kick func() error) error {
 	err := replay(ctx, dom, page, image, watches, kick)
 	if err != nil {
 		return fmt.Errorf("register the %d watches of domain %d: %w", len(watches), uint16(dom), err)
+	}
+	return nil
+}
+
+// Reset gives the guest its image after a Replay that failed.  xenstored may
+// then hold a part of a request or owe replies.  Over the image it would go on
+// with those: take the beginning of the guest's next request for the end of
+// ours, and the guest the end of a reply to us for the beginning of one to it.
+// So the connection is begun anew first, as xs_wire.h provides for a client to
+// ask and oxenstored does before it reads or writes anything (xs_ring_stubs.c).
+// To release and introduce the domain instead would tell all of dom0 that it is
+// gone, and take its nodes from it (process.ml: do_release).
+//
+// If xenstored does not do it in time, or the image is not quiet, the guest gets
+// the image with that wish still in it, and an error is returned: whatever
+// xenstored finds when it comes back, it throws away.  A request of the guest's
+// may stay without an answer then, but none is taken for another one.
+func Reset(ctx context.Context, dom abi.DomID, page, image []byte, kick func() error) error {
+	r, err := newRing(page)
+	if err != nil {
+		return err
+	}
+	if err = r.reconnect(ctx, kick); err == nil {
+		// Nothing is queued from before, and the rings are empty.
+		err = replay(ctx, dom, page, image, nil, kick)
+	}
+	if err == nil {
+		return nil
+	}
+	r.put(image, reconnect)
+	return errors.Join(fmt.Errorf("reset the store connection of domain %d: %w", uint16(dom), err), kick())
+}
+
+// reconnect has xenstored begin the connection anew.
+func (r ring) reconnect(ctx context.Context, kick func() error) error {
+	connection := r.index(offConnection)
+	atomic.StoreUint32(connection, reconnect)
+	if err := kick(); err != nil {
+		return fmt.Errorf("send the event of the store port: %w", err)
+	}
+	for atomic.LoadUint32(connection) != connected {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("xenstored does not answer: %w", context.Cause(ctx))
+		case <-time.After(maxPoll):
+		}
 	}
 	return nil
 }

@@ -44,6 +44,10 @@ func (d *daemon) indices(off int) (cons, prod uint32, ok bool) {
 // turn does what xenstored does when it is woken: read at most chunk bytes,
 // answer what is whole, write at most chunk bytes.
 func (d *daemon) turn(chunk uint32) {
+	if atomic.LoadUint32(d.r.index(offConnection)) != connected {
+		d.reset()
+		return
+	}
 	cons, prod, ok := d.indices(offReqCons)
 	if !ok {
 		return
@@ -94,6 +98,18 @@ func (d *daemon) turn(chunk uint32) {
 		}
 		atomic.StoreUint32(d.r.index(offRspProd), prod)
 	}
+}
+
+// reset is ml_interface_close(), and then what Xb.reconnect does.
+func (d *daemon) reset() {
+	for _, off := range []int{offReqCons, offReqProd, offRspCons, offRspProd} {
+		atomic.StoreUint32(d.r.index(off), 0)
+	}
+	for i := range d.r.page[:offReqCons] {
+		d.r.page[i] = 0xff
+	}
+	atomic.StoreUint32(d.r.index(offConnection), connected)
+	d.in, d.out = nil, nil
 }
 
 // written fires the watches of a node.
@@ -303,6 +319,83 @@ func TestReplayFails(t *testing.T) {
 	binary.LittleEndian.PutUint32(page[offRspProd:], 5000)
 	if err := Replay(context.Background(), dom, page, quietImage(), ws, func() error { return nil }); !errors.Is(err, errRing) {
 		t.Errorf("bad indices: %v", err)
+	}
+}
+
+// asks has the guest make a request over its page, and says whether it gets the
+// answer, and nothing else.
+func asks(t *testing.T, d *daemon) error {
+	t.Helper()
+	if _, err := d.r.write(appendMessage(nil, abi.XSGetDomainPath, 77, "4242\x00")); err != nil {
+		t.Fatal(err)
+	}
+	var in []byte
+	for range 100 {
+		d.turn(abi.XenstoreRingSize)
+		var err error
+		if in, err = d.r.read(in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, rest, ok, err := nextMessage(in)
+	if !ok || err != nil || m.typ != abi.XSGetDomainPath || m.reqID != 77 || len(rest) != 0 {
+		return fmt.Errorf("%q", in)
+	}
+	return nil
+}
+
+// TestReset: wherever a replay breaks off, the guest's own conversation is not
+// mixed with it.
+func TestReset(t *testing.T) {
+	const kicks = 40 // of a whole replay
+	for fails := range kicks {
+		for _, late := range []bool{false, true} {
+			page, image := newPage(), quietImage()
+			r, err := newRing(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := &daemon{r: r}
+			n, silent := 0, true
+			kick := func() error {
+				if n++; n <= fails || !silent {
+					d.turn(100)
+				}
+				return nil
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+			err = Replay(ctx, dom, page, image, manyWatches(60), kick)
+			cancel()
+			if err == nil {
+				t.Fatalf("the replay ends with %d kicks", fails)
+			}
+			silent = late
+			ctx, cancel = context.WithTimeout(context.Background(), time.Second)
+			if late {
+				cancel()
+			}
+			err = Reset(ctx, dom, page, image, kick)
+			cancel()
+			if (err != nil) != late {
+				t.Errorf("after %d kicks: %v", fails, err)
+			}
+			if late { // xenstored comes back, to a guest that has gone on
+				if RingBusy(page) == "" {
+					t.Error("the guest could be protected again")
+				}
+				if err := asks(t, d); err == nil {
+					t.Error("xenstored answers before it has begun anew")
+				}
+			} else if !bytes.Equal(page, image) {
+				t.Error("the guest does not find its store page as it left it")
+			}
+			if err := asks(t, d); err != nil {
+				t.Errorf("after %d kicks: the guest asks, and gets %v", fails, err)
+			}
+			if busy := RingBusy(bytes.Clone(page)); busy != "" {
+				t.Errorf("after %d kicks: %s", fails, busy)
+			}
+		}
 	}
 }
 

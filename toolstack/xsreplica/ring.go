@@ -75,11 +75,18 @@ func (r ring) swap(image []byte) error {
 			return errors.New("store ring is not empty: something was written to a watched node, or the guest runs")
 		}
 	}
+	r.put(image, connected)
+	return nil
+}
+
+// put writes an image of the page, with another word about the connection.
+func (r ring) put(image []byte, connection uint32) {
 	copy(r.page[:offReqCons], image)
 	atomic.StoreUint64(r.pair(offReqCons), binary.LittleEndian.Uint64(image[offReqCons:]))
 	atomic.StoreUint64(r.pair(offRspCons), binary.LittleEndian.Uint64(image[offRspCons:]))
-	copy(r.page[offRspCons+8:], image[offRspCons+8:])
-	return nil
+	copy(r.page[offRspCons+8:offConnection], image[offRspCons+8:])
+	atomic.StoreUint32(r.index(offConnection), connection)
+	copy(r.page[offConnection+4:], image[offConnection+4:])
 }
 
 func appendMessage(b []byte, typ, reqID uint32, payload string) []byte {
