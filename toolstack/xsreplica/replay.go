@@ -39,7 +39,7 @@ func Replay(ctx context.Context, dom abi.DomID, page, image []byte, watches []Wa
 // So the connection is begun anew first, as xs_wire.h provides for a client to
 // ask and oxenstored does before it reads or writes anything (xs_ring_stubs.c).
 // To release and introduce the domain instead would tell all of dom0 that it is
-// gone, and take its nodes from it (process.ml: do_release).
+// gone, and take the rights to its nodes from it (process.ml: do_release).
 //
 // If xenstored does not do it in time, or the image is not quiet, the guest gets
 // the image with that wish still in it, and an error is returned: whatever

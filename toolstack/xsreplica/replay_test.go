@@ -356,10 +356,11 @@ func TestReset(t *testing.T) {
 				t.Fatal(err)
 			}
 			d := &daemon{r: r}
-			n, silent := 0, true
+			turns := fails // until xenstored falls silent
 			kick := func() error {
-				if n++; n <= fails || !silent {
+				if turns > 0 {
 					d.turn(100)
+					turns--
 				}
 				return nil
 			}
@@ -369,9 +370,9 @@ func TestReset(t *testing.T) {
 			if err == nil {
 				t.Fatalf("the replay ends with %d kicks", fails)
 			}
-			silent = late
-			ctx, cancel = context.WithTimeout(context.Background(), time.Second)
-			if late {
+			ctx, cancel = context.WithTimeout(context.Background(), 20*time.Second)
+			if turns = kicks; late {
+				turns = 0
 				cancel()
 			}
 			err = Reset(ctx, dom, page, image, kick)

@@ -109,13 +109,13 @@ func (d *Domain) Paused() bool {
 // struct xen_domctl_kemari_op in kemari.h.
 func (d *Domain) hypercall(op uint64, a [5]uint64) (int64, syscall.Errno) {
 	const union, args = 16, 24
+	if op != abi.HypervisorDomctl {
+		return -1, syscall.ENOSYS
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	b := d.Host.Hypercalls.At(a[0], int(unsafe.Sizeof(abi.Domctl{})))
 	c := privcmd.StructAt[abi.Domctl](b)
-	if op != abi.HypervisorDomctl {
-		return -1, syscall.ENOSYS
-	}
 	if c.Domain != DomID {
 		return -1, syscall.ESRCH
 	}
@@ -128,7 +128,7 @@ func (d *Domain) hypercall(op uint64, a [5]uint64) (int64, syscall.Errno) {
 		*privcmd.StructAt[abi.DomctlDomainInfo](b[union:]) = info
 	case abi.DomctlUnpauseDomain:
 		d.paused = false
-	case kemariop.DomctlKemariOp: // only STATUS is asked for
+	case kemariop.DomctlKemariOp: // only STATUS has an answer
 		binary.LittleEndian.PutUint32(b[args:], kemariop.InterfaceVersion)
 		binary.LittleEndian.PutUint32(b[args+4:], uint32(d.role))
 	default:
