@@ -34,7 +34,7 @@ restore-one:
 	ROUNDS=$(ROUNDS) $(SCENARIO) -run '^TestRestoreOne$$'
 
 # Power cuts at different instants, N times. SEED=... makes the same choices
-# again, INSTANT=... takes one kind only; see tests/scenario/soak_test.go.
+# again, INSTANT=boot,idle takes some kinds only; see tests/scenario/soak_test.go.
 N ?= 20
 soak:
 	N=$(N) $(SCENARIO) -run '^TestSoak$$' -timeout 8h

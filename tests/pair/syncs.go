@@ -27,6 +27,10 @@ func Summary(syncs []primary.Sync) primary.Sync {
 		Pages:   median(syncs, func(s primary.Sync) uint64 { return s.Pages }),
 		Zeros:   median(syncs, func(s primary.Sync) uint64 { return s.Zeros }),
 		Octets:  median(syncs, func(s primary.Sync) uint64 { return s.Octets }),
+
+		Hypercalls:  median(syncs, func(s primary.Sync) uint64 { return s.Hypercalls }),
+		Wakeups:     median(syncs, func(s primary.Sync) uint64 { return s.Wakeups }),
+		ReadsWrites: median(syncs, func(s primary.Sync) uint64 { return s.ReadsWrites }),
 	}
 }
 

@@ -128,9 +128,19 @@ func protectedRun(ctx context.Context, t *testing.T, p *pair.Pair, s pair.Spec) 
 	t.Logf("  paused %s: trigger %s, freeze and look %s, xenstore %s, harvest %s, copy %s (of which sending %s), acknowledgement %s, release %s",
 		ms(x.Pause), ms(x.Wake), ms(x.Look), ms(x.Store), ms(x.Harvest), ms(x.Copy), ms(x.Send), ms(x.Ack), ms(x.Release))
 	t.Logf("  %d entries in the dirty list, %d pages sent, %d zero, %d always sent, %d octets", x.Dirty, x.Pages, x.Zeros, x.Always, x.Octets)
+	t.Logf("  kemarid while it was paused: %s", effort(x))
 	t.Logf("  %d stops for reads only, %d syncs put off by xenstore", st.Reads, st.PutOff)
 	t.Logf("as the guest sees it:    %s", show(m.gaps))
 	return m, g
+}
+
+// effort is what the daemon did in a pause.
+func effort(s primary.Sync) string {
+	text := fmt.Sprintf("%d hypercalls, %d wake-ups", s.Hypercalls, s.Wakeups)
+	if s.ReadsWrites == 0 {
+		return text + "; dom0's kernel does not count reads and writes"
+	}
+	return fmt.Sprintf("%s, %d reads and writes (system calls other than these and the hypercalls are not counted)", text, s.ReadsWrites)
 }
 
 // gaps asks the guest how it was kept from running for a while.

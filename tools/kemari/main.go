@@ -59,40 +59,30 @@ func protectCmd() *cobra.Command {
 }
 
 func unprotectCmd() *cobra.Command {
-	var r control.Request
-	cmd := &cobra.Command{
-		Use:   "unprotect GUEST",
-		Short: "End the protection of a guest",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			r.Op, r.Guest = control.OpUnprotect, args[0]
-			_, err := ask(r)
-			return err
-		},
-	}
-	peerIsOff(cmd, &r)
-	return cmd
+	return endCmd(control.OpUnprotect, "End the protection of a guest")
 }
 
 func failoverCmd() *cobra.Command {
-	var r control.Request
+	return endCmd(control.OpFailover, "Let a guest go on at the other host, or here if this host holds its copy")
+}
+
+// endCmd is a command after which only one host has the guest: for that, the
+// other one may have to be off.
+func endCmd(op, short string) *cobra.Command {
+	r := control.Request{Op: op}
 	cmd := &cobra.Command{
-		Use:   "failover GUEST",
-		Short: "Let a guest go on at the other host, or here if this host holds its copy",
+		Use:   op + " GUEST",
+		Short: short,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			r.Op, r.Guest = control.OpFailover, args[0]
+			r.Guest = args[0]
 			_, err := ask(r)
 			return err
 		},
 	}
-	peerIsOff(cmd, &r)
-	return cmd
-}
-
-func peerIsOff(cmd *cobra.Command, r *control.Request) {
 	cmd.Flags().BoolVar(&r.PeerIsOff, "peer-is-off", false,
 		"do not fence the other host: it is certain that it does not run (a guest that runs twice destroys its disk)")
+	return cmd
 }
 
 func checkCmd() *cobra.Command {

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,6 +52,23 @@ func TestActivatedGuestIsNotCopiedOver(t *testing.T) {
 		if r != nil || len(reasons) != 0 || err == nil || !strings.Contains(err.Error(), "exists on this host already") {
 			t.Errorf("%s: the HELLO is not refused: %v, %v", name, reasons, err)
 		}
+	}
+}
+
+// TestProtectTellsCopies: what bears a shell's name is a copy, or was one.
+func TestProtectTellsCopies(t *testing.T) {
+	d, dom, guest := activated(t, "web--kemari", false, kemariop.RoleNone)
+	protect := func() string { return fmt.Sprint(d.protect(t.Context(), guest.String(), "", 0, func(string) {})) }
+	if text := protect(); !strings.Contains(text, "it was activated here, from epoch 17 of generation 2 on") {
+		t.Errorf("an activated guest: %s", text)
+	}
+	d, dom, guest = activated(t, "web--kemari", true, kemariop.RoleSecondary)
+	rec := lease.Record{Guest: guest, Role: lease.Secondary, Generation: 2, Phase: lease.Protecting}
+	if err := dom.Host.Records.Persist(rec); err != nil {
+		t.Fatal(err)
+	}
+	if text := protect(); !strings.Contains(text, "copy of a guest that runs on the peer") {
+		t.Errorf("a copy: %s", text)
 	}
 }
 

@@ -178,7 +178,7 @@ func (d *Daemon) status(r *control.Request) (control.Reply, error) {
 		if err != nil {
 			return control.Reply{}, err
 		}
-		if r.Guest == "" || r.Guest == g.Name || r.Guest == g.UUID || r.Guest == fmt.Sprint(g.DomID) {
+		if asked(r.Guest, g) {
 			reply.Guests = append(reply.Guests, g)
 		}
 	}
@@ -187,6 +187,15 @@ func (d *Daemon) status(r *control.Request) (control.Reply, error) {
 	}
 	slices.SortFunc(reply.Guests, func(a, b control.Guest) int { return strings.Compare(a.Name+a.UUID, b.Name+b.UUID) })
 	return reply, nil
+}
+
+// asked: guest is the name, UUID or domid of g, or empty for all that have not
+// ended.
+func asked(guest string, g control.Guest) bool {
+	if guest == "" {
+		return g.State != string(lease.Ended)
+	}
+	return guest == g.Name || guest == g.UUID || guest == fmt.Sprint(g.DomID)
 }
 
 func (d *Daemon) describe(id uuid.UUID, syncs bool) (control.Guest, error) {
@@ -235,6 +244,8 @@ func (d *Daemon) describe(id uuid.UUID, syncs bool) (control.Guest, error) {
 		}
 	case rec.Role == lease.Secondary && rec.Phase == lease.Protecting:
 		out.State = "lost" // with the daemon that held it
+	case rec.Phase == lease.Running && dom == 0:
+		out.State = string(lease.Ended)
 	}
 	return out, nil
 }

@@ -93,6 +93,13 @@ func (d *Daemon) protect(ctx context.Context, guest, peer string, interval time.
 		return err
 	}
 	if strings.HasSuffix(name, xlstream.ShellSuffix) {
+		why, err := secondary.NotShell(d.host, id, dom, name)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			return fmt.Errorf("%s has the name of a copy and is none: %s; rename it first (kemarid tries to when it starts)", name, why)
+		}
 		return fmt.Errorf("%s is the copy of a guest that runs on the peer", name)
 	}
 	d.mu.Lock()

@@ -23,6 +23,10 @@ type Conn struct {
 	heard atomic.Bool  // something has arrived since the last look
 	spent atomic.Int64 // time in Write, ns
 	close sync.Once
+
+	// refused: what arrives from now on is thrown away, by Read or by linger,
+	// which share it without any order.
+	refused atomic.Bool
 }
 
 // New makes a Conn of a connection that has just been made.
@@ -47,9 +51,13 @@ func (w writer) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Read reads from the connection, for a stream.Reader.
+// Read reads from the connection, for a stream.Reader. When the peer was refused
+// it ends with net.ErrClosed.
 func (l *Conn) Read(b []byte) (int, error) {
 	n, err := l.conn.Read(b)
+	if l.refused.Load() {
+		return 0, net.ErrClosed
+	}
 	if n > 0 {
 		l.heard.Store(true)
 	}
@@ -80,6 +88,7 @@ func (l *Conn) Close() {
 
 // Refuse tells the peer why it is refused, and closes the connection.
 func (l *Conn) Refuse(reasons []string) {
+	l.refused.Store(true)
 	_ = l.conn.SetWriteDeadline(time.Now().Add(HelloTime))
 	if err := l.Writer.Refuse(reasons); err == nil {
 		l.linger()

@@ -288,7 +288,7 @@ const quietTime = 10 * time.Second
 // freezeLast freezes the guest for the end of the first copy.
 func (s *Session) freezeLast() error {
 	for start := time.Now(); ; time.Sleep(again) {
-		s.measure.begin(reasonTimer, s.conn)
+		s.measure.begin(reasonTimer)
 		if err := s.freezeHarvest(); err != nil {
 			return err
 		}

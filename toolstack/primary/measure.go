@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/kemari-ft/kemari/toolstack/lease"
-	"github.com/kemari-ft/kemari/toolstack/link"
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/kemariop"
 )
@@ -35,15 +34,25 @@ type Sync struct {
 	Zeros  uint64 `json:"zeros"`
 	Holes  uint64 `json:"holes"`
 	Octets uint64 `json:"octets"`
+
+	// What the daemon did from before the freeze until after the release, all
+	// of it: other guests' sessions and heartbeats are counted with this one's.
+	Hypercalls  uint64 `json:"hypercalls"`             // each an ioctl of privcmd
+	Wakeups     uint64 `json:"wakeups"`                // voluntary context switches of all threads
+	ReadsWrites uint64 `json:"reads_writes,omitempty"` // system calls like read and write, of the kernel's own count; 0: it does not count them
 }
 
 // meter measures the sync under way. It belongs to the session's goroutine.
 type meter struct {
 	start, last time.Time
 	now         Sync
+	counters    counters
+	before      counts
 }
 
-func (m *meter) begin(why reason, _ *link.Conn) {
+func (m *meter) begin(why reason) {
+	// A guest that its own output has stopped waits for this: some us.
+	m.before = m.counters.read()
 	m.start = time.Now()
 	m.last = m.start
 	m.now = Sync{At: m.start, Reason: string(why)}
@@ -69,6 +78,12 @@ func (m *meter) sent(shared *kemariop.Shared, r kemariop.SyncResult, sent stream
 
 func (m *meter) end() Sync {
 	m.now.Pause = m.now.Wake + m.last.Sub(m.start)
+	n := m.counters.read()
+	m.now.Hypercalls = n.hypercalls - m.before.hypercalls
+	m.now.Wakeups = n.wakeups - m.before.wakeups
+	if m.counters.io != nil {
+		m.now.ReadsWrites = n.readsWrites - m.before.readsWrites
+	}
 	return m.now
 }
 

@@ -108,6 +108,7 @@ func New(cfg Config) *Session {
 		done: make(chan struct{}), timer: time.NewTimer(time.Hour),
 	}
 	s.stopped = cfg.Frozen
+	s.measure.counters = newCounters(cfg.Host.Hypercalls)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -264,6 +265,7 @@ func (s *Session) closeAll() {
 	s.hangup()
 	s.pulse.Stop()
 	s.closeCapture()
+	s.measure.counters.close()
 	if !s.frozen {
 		// An epoch that has not been acknowledged goes to the secondary
 		// later, with memory as it is now (I3).

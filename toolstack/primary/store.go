@@ -72,6 +72,20 @@ func (v *storeView) look(page []byte) (xsreplica.Busy, error) {
 	return "", nil
 }
 
+// lookAgain makes the image of the store page of a guest that a daemon before
+// this one has frozen and harvested. It was quiet then, or it would not have been
+// harvested, and the guest has not run since: what xenstored has written
+// meanwhile are events of watches, which came after the epoch. To let the guest
+// read them is not possible (see XEN_KEMARI_OP_release): without its output no
+// epoch can be closed before that of this harvest is committed, and with it what
+// is not acknowledged would be seen. Nor is it necessary. They are left out of
+// the image, and stay in the page; at an activation all watches fire anew.
+func (v *storeView) lookAgain(page []byte) xsreplica.Busy {
+	copy(v.image[:], page)
+	xsreplica.DropUnread(v.image[:])
+	return xsreplica.RingBusy(v.image[:])
+}
+
 // state returns what has to go into the epoch, nil if nothing changed.
 func (v *storeView) state(all bool) ([]byte, error) {
 	if !v.changed.Swap(false) && v.nodes != nil {

@@ -47,7 +47,7 @@ func (s *Session) sync(why reason) error {
 		s.wanted = s.wanted || why == reasonEvent
 		return nil
 	}
-	s.measure.begin(why, s.conn)
+	s.measure.begin(why)
 	s.freeze()
 	if _, err := s.op.Sync(false); err != nil {
 		s.thaw()
@@ -144,10 +144,15 @@ func (s *Session) resetTimer() {
 // daemon, or to hand the guest over.
 func (s *Session) harvestNow() error {
 	if s.frozen { // by the daemon before this one
+		s.measure.begin(reasonEvent)
 		s.freeze()
 		s.nodes = nil
-		if _, err := s.store.look(s.capture.Fixed(stream.AlwaysStore)); err != nil {
-			return err
+		if busy := s.store.lookAgain(s.capture.Fixed(stream.AlwaysStore)); busy != "" {
+			// No daemon harvests such a guest. An image with half a
+			// request in it must not replace the secondary's good one.
+			s.log.Warn("a guest was left frozen amid a conversation with xenstored; all of memory is sent again", s.who("xenstore", busy)...)
+			s.local = append(s.local, replica.Resync{})
+			return nil
 		}
 		nodes, err := s.store.state(true)
 		if err != nil {
@@ -157,7 +162,7 @@ func (s *Session) harvestNow() error {
 		if err := s.captureRings(); err != nil {
 			return err
 		}
-		s.measure.begin(reasonEvent, s.conn)
+		s.measure.mark(&s.measure.now.Harvest)
 		s.local = append(s.local, replica.Harvested{})
 		return nil
 	}

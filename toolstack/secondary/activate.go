@@ -7,13 +7,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync/atomic"
-	"unsafe"
 
 	"github.com/kemari-ft/kemari/toolstack/guestmem"
 	"github.com/kemari-ft/kemari/toolstack/shell"
 	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
 	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/toolstack/xsreplica"
 	"github.com/kemari-ft/kemari/xen/abi"
 	"github.com/kemari-ft/kemari/xen/domctl"
 	"github.com/kemari-ft/kemari/xen/foreignmem"
@@ -145,10 +144,10 @@ func (s *Shell) Restore(d *shell.Description, always []stream.AlwaysPage, record
 		return err
 	}
 	page, image := s.StorePage(always)
-	if page != nil {
-		writeStoreRing(page, image)
+	if page == nil {
+		return nil
 	}
-	return nil
+	return xsreplica.Put(page, image)
 }
 
 // Prepare is Restore but for the store page, over which xenstored is spoken to
@@ -296,20 +295,5 @@ func writeGrants(page, image []byte, first bool) {
 	for at := start; at < len(page); at += size {
 		flags := binary.LittleEndian.Uint16(page[at:])
 		binary.LittleEndian.PutUint16(page[at:], flags&^(gtfReading|gtfWriting))
-	}
-}
-
-// writeStoreRing writes the xenstore page. xenstored may look at the ring at
-// any instant; each pair of indices must change at once, lest it take garbage
-// for a request. See struct xenstore_domain_interface in
-// xen/include/public/io/xs_wire.h: req[1024], rsp[1024], req_cons, req_prod,
-// rsp_cons, rsp_prod.
-func writeStoreRing(page, image []byte) {
-	const reqCons, rspCons, end = 2048, 2056, 2064
-	copy(page[:reqCons], image)
-	copy(page[end:], image[end:])
-	for _, at := range []int{reqCons, rspCons} {
-		word := (*uint64)(unsafe.Pointer(&page[at]))
-		atomic.StoreUint64(word, binary.LittleEndian.Uint64(image[at:]))
 	}
 }

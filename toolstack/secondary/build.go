@@ -45,10 +45,10 @@ func (r *Receiver) buildShell(s *stream.Shell) error {
 	ctx, cancel := context.WithTimeout(r.ctx, buildTime)
 	defer cancel()
 	start := time.Now()
+	r.desc, r.guest = desc, guest
 	if err := r.cfg.Host.Tools.Create(ctx, guest); err != nil {
 		return err
 	}
-	r.desc, r.guest = desc, guest
 	r.log.Info("shell made", r.who("domid", uint16(guest.DomID), "took", time.Since(start))...)
 	if r.op, err = kemariop.New(r.cfg.Host.Hypercalls, guest.DomID); err != nil {
 		return err

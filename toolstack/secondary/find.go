@@ -24,28 +24,38 @@ func FindShell(h *host.Host, guest uuid.UUID) (abi.DomID, error) {
 	if err != nil || dom == 0 {
 		return 0, err
 	}
-	rec, err := h.Records.Load(guest)
+	why, err := NotShell(h, guest, dom, name)
 	if err != nil {
 		return 0, err
 	}
-	info, err := h.Ctl.DomainInfo(dom)
-	if err != nil {
-		return 0, err
-	}
-	role, err := roleOf(h, dom)
-	if err != nil {
-		return 0, err
-	}
-	if why := notShell(name, info.Is(abi.DomInfPaused), role, rec); why != "" {
+	if why != "" {
 		return 0, fmt.Errorf("guest %s exists on this host already, as domain %d, %q: %s", guest, uint16(dom), name, why)
 	}
 	return dom, nil
 }
 
-// notShell says why a domain is not certainly a shell, "" if it is. Its name
-// alone does not tell: an activated guest keeps its shell's until xl has renamed
-// it. But its record says that it runs here before it does, and Xen runs no
-// domain of the secondary's role.
+// NotShell says why a domain of the guest is not certainly its shell, "" if it
+// is.
+func NotShell(h *host.Host, guest uuid.UUID, dom abi.DomID, name string) (string, error) {
+	rec, err := h.Records.Load(guest)
+	if err != nil {
+		return "", err
+	}
+	info, err := h.Ctl.DomainInfo(dom)
+	if err != nil {
+		return "", err
+	}
+	role, err := roleOf(h, dom)
+	if err != nil {
+		return "", err
+	}
+	return notShell(name, info.Is(abi.DomInfPaused), role, rec), nil
+}
+
+// notShell is NotShell's judgement. The domain's name alone does not tell: an
+// activated guest keeps its shell's until xl has renamed it. But its record says
+// that it runs here before it does, and Xen runs no domain of the secondary's
+// role.
 func notShell(name string, paused bool, role kemariop.Role, rec lease.Record) string {
 	switch {
 	case !strings.HasSuffix(name, xlstream.ShellSuffix):

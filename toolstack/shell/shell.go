@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
 	"github.com/kemari-ft/kemari/xen/abi"
-	"github.com/kemari-ft/kemari/xen/domctl"
 )
 
 // cleanupTime is how long the removal of a half-made shell may take after the
@@ -115,44 +113,4 @@ func (t Tools) Rename(ctx context.Context, dom abi.DomID, name string) error {
 func (t Tools) Destroy(ctx context.Context, dom abi.DomID) error {
 	_, err := t.run(ctx, dom, nil, "destroy", domArg(dom))
 	return err
-}
-
-// Adopt says, with every reason, why the live domain described by info and
-// known to xenstore by name cannot go on as the shell of the guest; nil means
-// that it can.  What its memory holds is not judged here: whoever adopts a
-// shell copies all of it anew.
-func Adopt(cfg *xlstream.Config, info *domctl.Info, name string) error {
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if name != cfg.ShellName() {
-		bad("its name is %q, not %q", name, cfg.ShellName())
-	}
-	if id := formatUUID(info.UUID); id != cfg.UUID() {
-		bad("its UUID is %s, not %s", id, cfg.UUID())
-	}
-	if !info.Is(abi.DomInfHVMGuest) {
-		bad("it is a PV domain")
-	}
-	if !info.Is(abi.DomInfPaused) {
-		bad("it is not paused")
-	}
-	if info.Is(abi.DomInfDying) || info.Is(abi.DomInfShutdown) {
-		bad("it is dying or has shut down")
-	}
-	if n := int(info.NrVCPUs()); n != cfg.VCPUs() {
-		bad("it has %d vCPUs, not %d", n, cfg.VCPUs())
-	}
-	if most := (cfg.TargetMemKB() + 1024) / 4; info.MaxPages != most {
-		bad("its memory is limited to %d pages, not %d", info.MaxPages, most)
-	}
-	if len(errs) != 0 {
-		return fmt.Errorf("domain %d cannot be adopted as the shell of %q (destroy it, or free the domid): %w",
-			uint16(info.Domain), cfg.Name(), errors.Join(errs...))
-	}
-	return nil
-}
-
-func formatUUID(u [16]byte) string {
-	h := fmt.Sprintf("%x", u[:])
-	return strings.Join([]string{h[:8], h[8:12], h[12:16], h[16:20], h[20:]}, "-")
 }

@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
-	"github.com/kemari-ft/kemari/xen/abi"
-	"github.com/kemari-ft/kemari/xen/domctl"
 )
 
 const uuid = "0b7e7e5e-6e2c-4f3b-8f0a-2a5f0e4f1c11"
@@ -243,24 +241,6 @@ func TestCreateCleansUp(t *testing.T) {
 			t.Error("another domain was destroyed")
 		}
 	})
-}
-
-func TestAdopt(t *testing.T) {
-	cfg := testGuest(t).Config
-	good := domctl.Info{
-		Domain: 4242, Flags: abi.DomInfHVMGuest | abi.DomInfPaused, MaxVCPUID: 1, MaxPages: (131072 + 1024) / 4,
-		UUID: [16]byte{0x0b, 0x7e, 0x7e, 0x5e, 0x6e, 0x2c, 0x4f, 0x3b, 0x8f, 0x0a, 0x2a, 0x5f, 0x0e, 0x4f, 0x1c, 0x11},
-	}
-	if err := Adopt(cfg, &good, "web--kemari"); err != nil {
-		t.Error(err)
-	}
-	bad := domctl.Info{Domain: 4242, Flags: abi.DomInfDying, MaxVCPUID: 2, MaxPages: 1}
-	err := Adopt(cfg, &bad, "web")
-	for _, want := range []string{"name", "UUID", "PV", "not paused", "dying", "3 vCPUs", "1 pages"} {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("error does not mention %q: %v", want, err)
-		}
-	}
 }
 
 // TestSaveConfigWaits: libxl and we must not write over each other.

@@ -56,6 +56,12 @@ func RingBusy(page []byte) Busy {
 	return ""
 }
 
+// DropUnread takes from an image of the store page what xenstored has written
+// to it and the guest has not read.
+func DropUnread(image []byte) {
+	copy(image[offRspProd:offRspProd+4], image[offRspCons:])
+}
+
 // splitRequest tells whether what was written last to the ring of requests is a
 // message of which exactly 16 bytes are still to come.  That is the one state
 // which xenstored's word does not tell from a quiet one: it says that it needs

@@ -418,3 +418,19 @@ func FuzzDialogue(f *testing.F) {
 		}
 	})
 }
+
+// TestPut: all of the image is there, the word about the connection with it.
+func TestPut(t *testing.T) {
+	words := make([]uint64, abi.PageSize/8)
+	page := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), abi.PageSize)
+	image := make([]byte, abi.PageSize)
+	for i := range image {
+		image[i] = byte(i*7 + i>>8)
+	}
+	if err := Put(page, image); err != nil || !bytes.Equal(page, image) {
+		t.Errorf("the page is not the image; %v", err)
+	}
+	if Put(page, image[:100]) == nil || Put(page[:100], image) == nil {
+		t.Error("a part of a page is taken")
+	}
+}

@@ -89,6 +89,20 @@ func (r ring) put(image []byte, connection uint32) {
 	copy(r.page[offConnection+4:], image[offConnection+4:])
 }
 
+// Put writes an image of the store page over the page, which nobody has spoken
+// over yet.  See swap about xenstored.
+func Put(page, image []byte) error {
+	r, err := newRing(page)
+	if err != nil {
+		return err
+	}
+	if len(image) != len(page) {
+		return fmt.Errorf("image of the store page of %d bytes", len(image))
+	}
+	r.put(image, binary.LittleEndian.Uint32(image[offConnection:]))
+	return nil
+}
+
 func appendMessage(b []byte, typ, reqID uint32, payload string) []byte {
 	le := binary.LittleEndian
 	b = le.AppendUint32(b, typ)

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -38,6 +39,7 @@ const (
 type Handle struct {
 	fd, bufFD int
 	simulate  func(op uint64, args [5]uint64) (int64, syscall.Errno)
+	calls     atomic.Uint64
 
 	mu     sync.Mutex // protects what follows
 	kept   []*Buffer
@@ -111,6 +113,7 @@ func (h *Handle) Call(op uint64, args ...uint64) (int64, syscall.Errno) {
 	if copy(hc.Arg[:], args) != len(args) {
 		return -1, syscall.EINVAL
 	}
+	h.calls.Add(1)
 	if h.simulate != nil {
 		return h.simulate(op, hc.Arg)
 	}
@@ -120,6 +123,10 @@ func (h *Handle) Call(op uint64, args ...uint64) (int64, syscall.Errno) {
 	}
 	return r, 0
 }
+
+// Calls is how many hypercalls have been issued so far, by whomever. Those that
+// the kernel issues for an ioctl of another device are not among them.
+func (h *Handle) Calls() uint64 { return h.calls.Load() }
 
 // Buffer is zeroed, page aligned memory that hypercalls can access.
 type Buffer struct {

@@ -26,6 +26,9 @@ func TestHypercallPassesArguments(t *testing.T) {
 	if _, err := h.Hypercall(0, 1, 2, 3, 4, 5, 6); !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("six arguments: %v", err)
 	}
+	if n := h.Calls(); n != 1 {
+		t.Errorf("%d hypercalls were counted, one was issued", n)
+	}
 }
 
 func TestErrorKeepsErrno(t *testing.T) {
