@@ -292,6 +292,7 @@ func (s *Session) freezeLast() error {
 		if err := s.freezeHarvest(); err != nil {
 			return err
 		}
+		s.measure.frozen()
 		busy, err := s.store.look(s.capture.Fixed(stream.AlwaysStore))
 		if err != nil {
 			return errors.Join(err, s.release())

@@ -13,13 +13,14 @@ import (
 
 // Sync is what one sync cost. The durations follow each other, but for Send,
 // which is the part of Copy that was spent in writing to the connection; Wake
-// is before all of them: from the trigger in Xen to the freeze.
+// is before all of them: from the trigger in Xen to the freeze there. Of the
+// hypercall that freezes, the way back from Xen is in none.
 type Sync struct {
 	Epoch   uint64        `json:"epoch"`
 	At      time.Time     `json:"at"`
 	Reason  string        `json:"reason"`
 	Wake    time.Duration `json:"wake_ns"`
-	Look    time.Duration `json:"look_ns"`    // freeze, and the look at rings and store
+	Look    time.Duration `json:"look_ns"`    // at rings and store
 	Store   time.Duration `json:"store_ns"`   // xenstore's nodes
 	Harvest time.Duration `json:"harvest_ns"` // the second hypercall
 	Copy    time.Duration `json:"copy_ns"`
@@ -53,9 +54,14 @@ type meter struct {
 func (m *meter) begin(why reason) {
 	// A guest that its own output has stopped waits for this: some us.
 	m.before = m.counters.read()
+	m.now = Sync{At: time.Now(), Reason: string(why)}
+}
+
+// frozen begins the parts that follow each other: Xen has frozen the guest. What
+// was before that is Wake.
+func (m *meter) frozen() {
 	m.start = time.Now()
 	m.last = m.start
-	m.now = Sync{At: m.start, Reason: string(why)}
 }
 
 // mark ends one part.

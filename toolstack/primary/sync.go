@@ -53,6 +53,7 @@ func (s *Session) sync(why reason) error {
 		s.thaw()
 		return s.notSynced(why, err)
 	}
+	s.measure.frozen()
 	if s.justReads(why) {
 		s.cfg.Disks.Rearm()
 		s.status.reads()
@@ -145,6 +146,7 @@ func (s *Session) resetTimer() {
 func (s *Session) harvestNow() error {
 	if s.frozen { // by the daemon before this one
 		s.measure.begin(reasonEvent)
+		s.measure.frozen()
 		s.freeze()
 		s.nodes = nil
 		if busy := s.store.lookAgain(s.capture.Fixed(stream.AlwaysStore)); busy != "" {
