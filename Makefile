@@ -6,7 +6,7 @@
 GO := $(shell tools/go.sh)
 SCENARIO = $(GO) test -tags lab -count=1 -v -timeout 80m ./tests/scenario
 
-.PHONY: all test unit broken hvpatch hvpatch-test restore-one demo soak bench
+.PHONY: all test unit broken hvpatch hvpatch-test exerciser restore-one soak demo bench failover
 
 all:
 	CGO_ENABLED=0 $(GO) build ./...
@@ -33,6 +33,10 @@ ROUNDS ?= 200
 restore-one:
 	ROUNDS=$(ROUNDS) $(SCENARIO) -run '^TestRestoreOne$$'
 
+# Every operation of the hypervisor's interface, with its errors and edges.
+exerciser:
+	$(SCENARIO) -run '^TestExerciser$$'
+
 # Power cuts at different instants, N times. SEED=... makes the same choices
 # again, INSTANT=boot,idle takes some kinds only; see tests/scenario/soak_test.go.
 N ?= 20
@@ -46,6 +50,5 @@ demo:
 bench:
 	$(SCENARIO) -run '^TestBench$$'
 
-.PHONY: failover
 failover:
 	$(SCENARIO) -run '^TestFailover'
