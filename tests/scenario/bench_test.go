@@ -5,9 +5,10 @@
 package scenario
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,8 +47,9 @@ func TestBench(t *testing.T) {
 	remus := remusRun(ctx, t, p, g)
 	if remus != nil {
 		t.Logf("under xl remus -F -b -n -d -i %d: %s", benchInterval, *remus)
-		t.Logf("a long gap under Kemari is %.2f of one under Remus, the worst %.2f of the worst",
-			small.gaps.mean()/remus.mean(), small.gaps.max()/remus.max())
+		a, b := small.gaps.each(alone), remus.each(alone)
+		t.Logf("each of Kemari's %d syncs took %s from the guest, each of Remus's %d checkpoints %s: ratio %.2f",
+			small.gaps.n, ms(a), remus.n, ms(b), float64(a)/float64(b))
 	}
 	destroy(ctx, t, p, g)
 
@@ -77,21 +79,23 @@ func TestBench(t *testing.T) {
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }
 
-// seen is how the guest was kept from running. What it was stopped for by
-// others shows among the gaps in which its own kernel ran, too: that of a guest
-// under Remus stops itself.
-type seen check.GapStatus
-
-// mean is that of the long gaps, us.
-func (g seen) mean() float64 {
-	return (g.Stopped.LongUs + g.Switched.LongUs) / float64(g.Stopped.Long+g.Switched.Long)
+// seen is how the guest was kept from running in benchTime.
+type seen struct {
+	check.GapStatus
+	steal time.Duration // its kernel's steal time: it could have run, and did not
+	n     int           // syncs or checkpoints
 }
 
-func (g seen) max() float64 { return max(g.Stopped.MaxUs, g.Switched.MaxUs) }
-
 func (g seen) String() string {
-	return fmt.Sprintf("%d gaps of 20 ms and more in %v, %.1f ms on average, the worst %.1f ms",
-		g.Stopped.Long+g.Switched.Long, benchTime, g.mean()/1e3, g.max()/1e3)
+	long := g.Stopped.Long + g.Switched.Long
+	return fmt.Sprintf("kept from running for %.1f of %v (steal time); its gap meter: %d gaps of 20 ms and more, %.1f ms on average, the worst %.1f ms",
+		g.steal.Seconds(), benchTime, long, (g.Stopped.LongUs+g.Switched.LongUs)/float64(max(long, 1))/1e3, max(g.Stopped.MaxUs, g.Switched.MaxUs)/1e3)
+}
+
+// each is what one sync or checkpoint took from a guest that alone is kept
+// from running as g says.
+func (g seen) each(alone seen) time.Duration {
+	return (g.steal - alone.steal) / time.Duration(max(g.n, 1))
 }
 
 type measured struct {
@@ -134,7 +138,7 @@ func protectedRun(ctx context.Context, t *testing.T, p *pair.Pair, s pair.Spec) 
 	if len(last) == 0 {
 		t.Fatalf("no sync in %v: %+v", time.Since(began), st)
 	}
-	m.sync = pair.Summary(last)
+	m.sync, m.gaps.n = pair.Summary(last), len(last)
 	t.Logf("%d MiB guest, %s, a sync at least every %d ms; %d syncs, medians:", s.MemoryMiB, benchLoad, benchInterval, len(last))
 	x := m.sync
 	t.Logf("  paused %s: trigger %s, freeze and look %s, xenstore %s, harvest %s, copy %s (of which sending %s), acknowledgement %s, release %s",
@@ -143,6 +147,13 @@ func protectedRun(ctx context.Context, t *testing.T, p *pair.Pair, s pair.Spec) 
 	t.Logf("  kemarid while it was paused: %s", effort(x))
 	t.Logf("  %d stops for reads only, %d syncs put off by xenstore", st.Reads, st.PutOff)
 	t.Logf("as the guest sees it:    %s", m.gaps)
+	for _, h := range []*lab.Host{p.A(), p.B()} {
+		out, err := h.Shell(ctx, "grep -E 'VmHWM|VmRSS' /proc/$(pidof kemarid)/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("memory of kemarid on host %s: %s", h.Name, strings.Join(strings.Fields(out), " "))
+	}
 	return m, g
 }
 
@@ -161,26 +172,30 @@ func gaps(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) seen {
 	if err := g.Obey(ctx, p.A(), "gaps reset"); err != nil {
 		t.Fatal(err)
 	}
+	before, err := g.Status(ctx, p.A())
+	if err != nil {
+		t.Fatal(err)
+	}
 	time.Sleep(benchTime)
 	s, err := g.Status(ctx, p.A())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return seen(s.Gaps)
+	return seen{GapStatus: s.Gaps, steal: time.Duration(s.Clocks.StealNs - before.Clocks.StealNs)}
 }
 
 // remusRun measures the same guest under Remus, whose checkpoints go nowhere.
 func remusRun(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) *seen {
 	t.Helper()
-	call, err := p.A().Start(nil, "xl", "remus", "-F", "-b", "-n", "-d", "-i", fmt.Sprint(benchInterval), g.Name, "localhost")
+	call, err := p.A().Start(nil, "sh", "-c", fmt.Sprintf("exec xl -vvv remus -F -b -n -d -i %d %s localhost >/run/remus.log 2>&1", benchInterval, g.Name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan string, 1)
 	go func() {
-		var out, errOut bytes.Buffer
-		status, err := call.Wait(ctx, &out, &errOut)
-		done <- fmt.Sprintf("status %+v, %v: %s%s", status, err, out.String(), errOut.String())
+		status, err := call.Wait(ctx, io.Discard, io.Discard)
+		out, _ := p.A().Shell(ctx, "tail -n 5 /run/remus.log")
+		done <- fmt.Sprintf("status %+v, %v: %s", status, err, out)
 	}()
 	// The first checkpoint is all of memory.
 	select {
@@ -189,7 +204,19 @@ func remusRun(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) *s
 		return nil
 	case <-time.After(40 * time.Second):
 	}
+	checkpoints := func() (n int) {
+		out, err := p.A().Shell(ctx, "grep -c 'guest has suspended' /run/remus.log")
+		if err == nil {
+			n, err = strconv.Atoi(strings.TrimSpace(out))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	first := checkpoints()
 	m := gaps(ctx, t, p, g)
+	m.n = checkpoints() - first
 	select {
 	case text := <-done:
 		t.Errorf("xl remus ended: %s", strings.TrimSpace(text))

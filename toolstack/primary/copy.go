@@ -5,6 +5,7 @@ package primary
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -195,12 +196,10 @@ func (s *Session) copyRunning(total uint64, special map[abi.GFN]bool) error {
 
 func (s *Session) copyRound(round []abi.GFN, special, store map[abi.GFN]bool) error {
 	mem := s.capture.Memory()
-	seen := make(map[abi.GFN]bool, len(round))
 	for i, gfn := range round {
-		if store[gfn] || seen[gfn] {
+		if store[gfn] {
 			continue
 		}
-		seen[gfn] = true
 		if special[gfn] {
 			// The guest may have moved Xen's page away and have memory
 			// here now. The last round knows.
@@ -261,7 +260,13 @@ func (s *Session) round() error {
 		return err
 	}
 	s.unsent = append(s.unsent, s.capture.pages...)
-	return s.step(replica.CopyRound{})
+	if err := s.step(replica.CopyRound{}); err != nil {
+		return err
+	}
+	// Each page once, however long the copy takes and the guest is at it.
+	slices.Sort(s.unsent)
+	s.unsent = slices.Compact(s.unsent)
+	return nil
 }
 
 // freezeHarvest freezes the guest and closes its dirty list, whatever goes on
