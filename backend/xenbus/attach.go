@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,24 +32,6 @@ var carried = map[string]bool{
 
 // IsCarried: may another host have written this key of a back end?
 func IsCarried(key string) bool { return carried[key] }
-
-// Carried returns the keys of a connected back end that the host taking over
-// has to write as they are, for Attach.
-func (s *Server) Carried(id ID) (map[string]string, error) {
-	names, err := s.cfg.Store.List(id.backend())
-	if err != nil {
-		return nil, fmt.Errorf("%s: listing the back end's keys: %w", id, err)
-	}
-	keys := map[string]string{}
-	for _, name := range names {
-		if carried[name] {
-			if keys[name], err = s.cfg.Store.Read(path.Join(id.backend(), name)); err != nil {
-				return nil, fmt.Errorf("%s: reading %s: %w", id, name, err)
-			}
-		}
-	}
-	return keys, nil
-}
 
 // Attach takes over a front end that stays connected: it creates the back
 // end's nodes, and libxl's own, from the keys carried over from the other host

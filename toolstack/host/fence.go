@@ -17,7 +17,7 @@ const fenceTime = 2 * time.Minute
 
 // ErrNoFence: without a fence command only the operator can say that the peer
 // is off.
-var ErrNoFence = errors.New("no fence_command in kemari.conf; when the peer is off for certain, say so by kemari failover --peer-is-off")
+var ErrNoFence = errors.New("no fence_command in kemari.conf; when the peer is off for certain, say so by kemari failover --peer-is-off (or, on the host that runs the guest, kemari unprotect --peer-is-off)")
 
 // Fence powers the peer off. It returns nil only if that is certain.
 func (h *Host) Fence(ctx context.Context, why string) error {

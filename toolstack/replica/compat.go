@@ -39,12 +39,3 @@ func Incompatible(local, peer *stream.Hello) []string {
 	}
 	return reasons
 }
-
-// tscTolerance is what NTP corrects, in parts per million.
-const tscTolerance = 250
-
-// SameTSC says whether two hosts' TSC rates count as equal (I10).
-func SameTSC(a, b uint32) bool {
-	diff := max(a, b) - min(a, b)
-	return uint64(diff)*1e6 < uint64(max(a, b))*tscTolerance
-}

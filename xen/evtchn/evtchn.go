@@ -124,15 +124,6 @@ func (h *Handle) BindUnbound(dom abi.DomID) (abi.Port, error) {
 	return abi.Port(r), nil
 }
 
-// BindVIRQ binds a new local port to a global virtual interrupt.
-func (h *Handle) BindVIRQ(virq uint32) (abi.Port, error) {
-	r, errno := h.ioctl(abi.IoctlEvtchnBindVirq, unsafe.Pointer(&virq))
-	if errno != 0 {
-		return 0, fmt.Errorf("evtchn: binding VIRQ %d: %w", virq, errno)
-	}
-	return abi.Port(r), nil
-}
-
 // Unbind closes a local port.
 func (h *Handle) Unbind(p abi.Port) error {
 	_, errno := h.ioctl(abi.IoctlEvtchnUnbind, unsafe.Pointer(&p))

@@ -44,10 +44,3 @@ var Params = []uint32{
 	ParamX87FIPWidth,
 	ParamMCACap,
 }
-
-// ParamsAtActivation are those that xl's streams leave out, because a guest
-// that is migrated sets them again when it resumes.  Ours does not know, so
-// they are read on the primary and set by HVMOP_set_param at activation.  The
-// store's and the console's event channels are not among them: they are 1 and
-// 2 in every domain that libxl makes, and x86_hvm_stream_complete() sets them.
-var ParamsAtActivation = []uint32{ParamCallbackIRQ}
