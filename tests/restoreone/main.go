@@ -158,19 +158,28 @@ func (h *host) save(dom abi.DomID, file string, queue bool) (f found, err error)
 	}
 	defer func() { err = errors.Join(err, c.Close(), op.Close()) }()
 
-	if queue {
-		// Timers expire, and what the peers send is queued, not yet parked.
-		if err := h.ctl.Pause(dom); err != nil {
-			return f, err
+	var r kemariop.SyncResult
+	for {
+		if queue {
+			// Timers expire, and what the peers send is queued, not yet
+			// parked.
+			if err := h.ctl.Pause(dom); err != nil {
+				return f, err
+			}
+			time.Sleep(50 * time.Millisecond)
 		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	h.stopping = time.Now()
-	r, err := op.Sync(true)
-	for errors.Is(err, syscall.EAGAIN) {
-		// An application processor is being started: it takes microseconds.
+		h.stopping = time.Now()
+		if r, err = op.Sync(true); !errors.Is(err, syscall.EAGAIN) {
+			break
+		}
+		// An application processor is being started: it takes microseconds,
+		// but the guest has to run for it.
+		if queue {
+			if err := h.ctl.Unpause(dom); err != nil {
+				return f, err
+			}
+		}
 		time.Sleep(time.Millisecond)
-		r, err = op.Sync(true)
 	}
 	h.stopped = time.Now()
 	if err != nil {

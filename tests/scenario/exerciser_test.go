@@ -23,9 +23,8 @@ func TestExerciser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out, errOut bytes.Buffer
-	status, err := call.Wait(ctx, &out, &errOut)
-	t.Logf("%s", out.String())
+	var errOut bytes.Buffer
+	status, err := call.Wait(ctx, &lines{t: t, who: "exerciser"}, &errOut)
 	if err != nil || status.Code != 0 {
 		t.Fatalf("exerciser: status %d, %v: %s", status.Code, err, errOut.String())
 	}

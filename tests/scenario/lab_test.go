@@ -10,14 +10,17 @@
 package scenario
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/kemari-ft/kemari/tests/pair"
+	"github.com/kemari-ft/kemari/tools/lab/control"
 	"github.com/kemari-ft/kemari/tools/lab/lab"
 )
 
@@ -71,6 +74,10 @@ func start(ctx context.Context, t *testing.T, cfg lab.Config, hosts ...string) (
 		}
 		l.Close()
 	})
+	if err := control.Serve(ctx, l, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the lab is in %s", l.Dir())
 	began := time.Now()
 	hs, err := l.Boot(hosts...)
 	if err != nil {
@@ -78,4 +85,26 @@ func start(ctx context.Context, t *testing.T, cfg lab.Config, hosts ...string) (
 	}
 	t.Logf("%d host(s) booted in %v", len(hs), time.Since(began).Round(time.Second))
 	return l, hs
+}
+
+// lines logs what is written, line by line, and keeps it.
+type lines struct {
+	t    *testing.T
+	who  string
+	rest []byte
+	all  strings.Builder
+}
+
+// Write logs the lines that b ends.
+func (l *lines) Write(b []byte) (int, error) {
+	l.all.Write(b)
+	l.rest = append(l.rest, b...)
+	for {
+		line, rest, ok := bytes.Cut(l.rest, []byte("\n"))
+		if !ok {
+			return len(b), nil
+		}
+		l.t.Logf("%s: %s", l.who, line)
+		l.rest = rest
+	}
 }

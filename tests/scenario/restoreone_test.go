@@ -57,13 +57,12 @@ func TestRestoreOne(t *testing.T) {
 		}
 		boot := (n + 9) / 10
 		wg.Go(func() {
-			reports[i], errs[i] = loop(ctx, h, i+1, n-boot, boot, i)
+			reports[i], errs[i] = loop(ctx, t, h, i+1, n-boot, boot, i)
 		})
 	}
 	wg.Wait()
 	restored := 0
 	for i := range hosts {
-		t.Logf("%d vCPU(s), host %s:\n%s", i+1, hosts[i].Name, reports[i])
 		if errs[i] != nil {
 			t.Errorf("host %s: %v", hosts[i].Name, errs[i])
 		}
@@ -83,19 +82,20 @@ func TestRestoreOne(t *testing.T) {
 	}
 }
 
-func loop(ctx context.Context, h *lab.Host, vcpus, rounds, boot, seed int) (string, error) {
+func loop(ctx context.Context, t *testing.T, h *lab.Host, vcpus, rounds, boot, seed int) (string, error) {
 	call, err := h.Start(nil, "restoreone", "loop",
 		"-cfg", fmt.Sprintf("/opt/kemari/guest/vcpus%d.cfg", vcpus),
 		"-rounds", strconv.Itoa(rounds), "-boot", strconv.Itoa(boot), "-seed", strconv.Itoa(seed))
 	if err != nil {
 		return "", err
 	}
-	var out, errOut bytes.Buffer
-	status, err := call.Wait(ctx, &out, &errOut)
+	out := &lines{t: t, who: fmt.Sprintf("%s, %d vCPU(s)", h.Name, vcpus)}
+	var errOut bytes.Buffer
+	status, err := call.Wait(ctx, out, &errOut)
 	if err == nil && status.Code != 0 {
 		err = fmt.Errorf("restoreone: status %d: %s", status.Code, errOut.String())
 	}
-	return out.String(), err
+	return out.all.String(), err
 }
 
 // across saves a guest on one host and lets it go on on another.
