@@ -35,6 +35,7 @@ i12 ./toolstack/lease    TestI12Choice
 i12 ./toolstack/replica  TestModel
 i13 ./toolstack/lease    TestI13Proof
 i13 ./toolstack/replica  TestModel
+i14 ./toolstack/daemon     TestI14SecondStart
 i15 ./backend/store      TestI15HostLocalStorageIsRefused
 i15 ./backend/blkif      TestI15WriteIsAnsweredWhenStored
 '

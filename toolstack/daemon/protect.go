@@ -236,9 +236,7 @@ func (d *Daemon) mayStart(id uuid.UUID, name string) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case rec.Generation == 0, rec.Phase == lease.Unprotected, rec.Phase == lease.Ended, rec.Phase == lease.Running,
-		rec.Phase == lease.Copying && rec.Role == lease.Primary:
+	if !peerMayRun(rec) {
 		return nil
 	}
 	return fmt.Errorf("%s was protected in generation %d, and this host is its %s (%s): the other host may run it; "+
