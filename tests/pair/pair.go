@@ -102,9 +102,9 @@ func Start(ctx context.Context, cfg Config) (*Pair, error) {
 	p.Lab = l
 	l.OnFence(p.fencing)
 	// For who wants to look into it: KEMARI_LAB=<its directory> tools/lab run.
+	// It does not work where the name of a socket there is too long.
 	if err := control.Serve(ctx, l, func() {}); err != nil {
-		l.Close()
-		return nil, err
+		p.say("nobody can look into the lab: %v", err)
 	}
 	p.say("the lab is in %s", l.Dir())
 	if err := p.boot(ctx, "a", "b"); err != nil {

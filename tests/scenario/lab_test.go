@@ -75,7 +75,7 @@ func start(ctx context.Context, t *testing.T, cfg lab.Config, hosts ...string) (
 		l.Close()
 	})
 	if err := control.Serve(ctx, l, func() {}); err != nil {
-		t.Fatal(err)
+		t.Logf("nobody can look into the lab: %v", err)
 	}
 	t.Logf("the lab is in %s", l.Dir())
 	began := time.Now()
