@@ -306,7 +306,12 @@ struct domain {
     struct {
         uint32_t emulation_flags;
         bool vtsc;
-        struct { uint64_t sync_tsc; s_time_t stime_delta; } hvm;
+        struct {
+            uint64_t sync_tsc;
+            s_time_t stime_delta;
+            uint64_t params[1];
+            uint64_t callback_via; /* hvm_set_callback_via() */
+        } hvm;
     } arch;
 
     struct vcpu vcpus[EMUL_VCPUS];
@@ -445,6 +450,9 @@ void hvm_restart_tsc(struct domain *d);
 #define update_domain_wallclock_time(d) ((void)0)
 #define vcpu_info(v, field) ((v)->info.field)
 #define hvm_assert_evtchn_irq(v) ((void)(v)->upcalls++)
+#define HVM_PARAM_CALLBACK_IRQ 0
+#define hvm_set_callback_via(d, via) \
+    ((void)((d)->arch.hvm.callback_via = (via)))
 int map_guest_area(struct vcpu *v, paddr_t gaddr, unsigned int size,
                    struct guest_area *area,
                    void (*populate)(void *dst, struct vcpu *v));

@@ -12,6 +12,7 @@ static void make_guest(void)
     unsigned int i;
 
     guest.vm_assist = 0x11;
+    guest.arch.hvm.params[HVM_PARAM_CALLBACK_IRQ] = (2UL << 56) | 0xf3;
     guest.nr_grant_frames = 2;
     guest.shared_info = (void *)1UL;
 
@@ -148,6 +149,8 @@ static void round_trip(void)
     CHECK_EQ(op(XEN_KEMARI_OP_resume, 0), 0);
 
     CHECK_EQ(guest.vm_assist, old.vm_assist);
+    CHECK_EQ(guest.arch.hvm.params[HVM_PARAM_CALLBACK_IRQ], (2UL << 56) | 0xf3);
+    CHECK_EQ(guest.arch.hvm.callback_via, (2UL << 56) | 0xf3);
     CHECK_EQ(guest.nr_fifo, old.nr_fifo);
     CHECK_EQ(guest.fifo_gfn[0], old.fifo_gfn[0]);
     for ( i = 0; i < 2; i++ )

@@ -42,9 +42,7 @@ func (h *host) loop(cfg string, rounds, boot int, seed int64) error {
 	defer store.Close()
 	var all found
 	round := func(dom abi.DomID, queue bool) error {
-		// Away from what the guest did to answer us: asleep, timer armed.
-		time.Sleep(time.Duration(rnd.Int63n(int64(time.Second))))
-		f, err := h.save(dom, stateFile, queue)
+		f, err := h.save(dom, stateFile, time.Duration(rnd.Int63n(int64(time.Second))), queue)
 		if err != nil {
 			return fmt.Errorf("saving: %w", err)
 		}

@@ -61,7 +61,7 @@ func run(args []string) error {
 			return err
 		}
 		dom := abi.DomID(n)
-		found, err := h.save(dom, args[2], false)
+		found, err := h.save(dom, args[2], time.Second, false)
 		if err != nil {
 			return err
 		}
@@ -133,7 +133,11 @@ func (f found) String() string {
 		f.Harvest, f.Dirty, f.Always, f.State, f.Queued, f.Timers, f.Online)
 }
 
-func (h *host) save(dom abi.DomID, file string, queue bool) (f found, err error) {
+// save writes a running guest's state to a file and leaves it frozen. Between
+// the moment the hypervisor begins to watch the guest and the sync lies wait:
+// long enough, and the guest sleeps with its timers armed. With queue, timers
+// expire and events come in while the guest is paused.
+func (h *host) save(dom abi.DomID, file string, wait time.Duration, queue bool) (f found, err error) {
 	info, err := h.ctl.DomainInfo(dom)
 	if err != nil {
 		return f, err
@@ -158,11 +162,12 @@ func (h *host) save(dom abi.DomID, file string, queue bool) (f found, err error)
 	}
 	defer func() { err = errors.Join(err, c.Close(), op.Close()) }()
 
+	// Enabling keeps dom0 busy, and on a host of one CPU the guest waits for it
+	// with its timers expired.
+	time.Sleep(wait)
 	var r kemariop.SyncResult
 	for {
 		if queue {
-			// Timers expire, and what the peers send is queued, not yet
-			// parked.
 			if err := h.ctl.Pause(dom); err != nil {
 				return f, err
 			}
@@ -306,7 +311,6 @@ func (h *host) restore(file string) (took time.Duration, err error) {
 		stream.Limits{EpochPages: 1 << 20, MemoryPages: 1 << 24, MaxGFN: 1 << 24}, stream.NewPool())
 	var (
 		dom   abi.DomID
-		desc  *shell.Description
 		guest *xlstream.Guest
 		sh    *secondary.Shell
 		last  *stream.Epoch
@@ -321,7 +325,7 @@ func (h *host) restore(file string) (took time.Duration, err error) {
 		}
 		switch m := msg.(type) {
 		case *stream.Shell:
-			if desc, guest, err = shell.DecodeDescription(m.JSON); err != nil {
+			if _, guest, err = shell.DecodeDescription(m.JSON); err != nil {
 				return 0, err
 			}
 			if err := (shell.Tools{}).Create(context.Background(), guest); err != nil {
@@ -350,7 +354,7 @@ func (h *host) restore(file string) (took time.Duration, err error) {
 		return 0, errors.New("no whole epoch in the file")
 	}
 	start := time.Now()
-	if err := sh.Restore(desc, last.Always, last.State); err != nil {
+	if err := sh.Restore(last.Always, last.State); err != nil {
 		return 0, err
 	}
 	h.resuming = time.Now()

@@ -36,9 +36,6 @@ func Describe(ctl *domctl.Client, mem *guestmem.Memory, dom abi.DomID, config js
 			d.Params = append(d.Params, xlstream.HVMParam{Index: index, Value: value})
 		}
 	}
-	if d.CallbackIRQ, err = ctl.GetHVMParam(dom, xlstream.ParamCallbackIRQ); err != nil {
-		return nil, err
-	}
 	if d.HVMContext, err = ctl.GetHVMContext(dom); err != nil {
 		return nil, err
 	}

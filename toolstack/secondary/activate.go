@@ -139,8 +139,8 @@ func (s *Shell) applyLists(zeros, holes []abi.GFN) error {
 
 // Restore sets the state of the last epoch: everything but letting the guest
 // run. After an error the shell is of no use any more.
-func (s *Shell) Restore(d *shell.Description, always []stream.AlwaysPage, records []byte) error {
-	if err := s.Prepare(d, always, records); err != nil {
+func (s *Shell) Restore(always []stream.AlwaysPage, records []byte) error {
+	if err := s.Prepare(always, records); err != nil {
 		return err
 	}
 	page, image := s.StorePage(always)
@@ -152,7 +152,7 @@ func (s *Shell) Restore(d *shell.Description, always []stream.AlwaysPage, record
 
 // Prepare is Restore but for the store page, over which xenstored is spoken to
 // first.
-func (s *Shell) Prepare(d *shell.Description, always []stream.AlwaysPage, records []byte) error {
+func (s *Shell) Prepare(always []stream.AlwaysPage, records []byte) error {
 	state, err := kemariop.DecodeState(records)
 	if err != nil {
 		return err
@@ -172,9 +172,6 @@ func (s *Shell) Prepare(d *shell.Description, always []stream.AlwaysPage, record
 	}
 	state.HVM = nil
 	if err := s.op.SetState(state.Encode()); err != nil {
-		return err
-	}
-	if err := s.ctl.SetHVMParam(s.dom, xlstream.ParamCallbackIRQ, d.CallbackIRQ); err != nil {
 		return err
 	}
 	return s.writeAlways(always)

@@ -105,7 +105,7 @@ func (r *Receiver) activate(a replica.Activate) error {
 // wake does what the guest waits for.
 func (r *Receiver) wake(act *Activation, mark func(*time.Duration)) error {
 	dom, stage := r.guest.DomID, r.machine.Stage()
-	if err := r.shell.Prepare(r.desc, stage.Always, stage.State); err != nil {
+	if err := r.shell.Prepare(stage.Always, stage.State); err != nil {
 		return err
 	}
 	mark(&act.State)

@@ -21,12 +21,6 @@ type Description struct {
 	TSC        xlstream.TSCInfo
 	Params     []xlstream.HVMParam
 	HVMContext []byte
-	// CallbackIRQ is HVM_PARAM_CALLBACK_IRQ, to be set at activation: xl's
-	// streams leave it out, because a guest that is migrated sets it again
-	// when it resumes, and ours does not know. It is as old as the
-	// description; Linux also has an upcall vector per vCPU, which is part of
-	// each epoch's state.
-	CallbackIRQ uint64
 }
 
 // Param returns the value of a parameter, 0 if it is not set.

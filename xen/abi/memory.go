@@ -90,10 +90,7 @@ type EvtchnAllocUnbound struct {
 }
 
 // HVMOP_*. See xen/include/public/hvm/hvm_op.h.
-const (
-	HVMOpSetParam = 0
-	HVMOpGetParam = 1
-)
+const HVMOpGetParam = 1
 
 // HVMParam is struct xen_hvm_param.
 type HVMParam struct {
@@ -106,7 +103,6 @@ type HVMParam struct {
 
 // HVM_PARAM_*. See xen/include/public/hvm/params.h.
 const (
-	HVMParamCallbackIRQ         = 0
 	HVMParamStorePFN            = 1
 	HVMParamStoreEvtchn         = 2
 	HVMParamIdentPT             = 12

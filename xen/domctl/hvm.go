@@ -66,17 +66,6 @@ func (c *Client) GetHVMParam(dom abi.DomID, index uint32) (uint64, error) {
 	return r.Value, nil
 }
 
-// SetHVMParam writes an abi.HVMParam* (HVMOP_set_param). Some can be set only
-// once, to the same value again, or not at all (hvm_allow_set_param(),
-// xen/arch/x86/hvm/hvm.c).
-func (c *Client) SetHVMParam(dom abi.DomID, index uint32, value uint64) error {
-	_, _, errno := call(c, abi.HypervisorHVMOp, abi.HVMOpSetParam, abi.HVMParam{DomID: dom, Index: index, Value: value})
-	if errno != 0 {
-		return c.err(fmt.Sprintf("HVMOP_set_param %d to %#x", index, value), dom, errno)
-	}
-	return nil
-}
-
 // ShadowStats counts since the last clean.
 type ShadowStats struct {
 	Faults, Dirty uint32

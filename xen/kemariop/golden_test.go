@@ -27,6 +27,7 @@ type (
 		VMAssist      uint64
 		SharedInfoGFN uint64
 		GuestTime     uint64
+		CallbackIRQ   uint64 `c:"callback_irq"`
 	}
 	vcpuC struct {
 		_              structs.HostLayout

@@ -26,7 +26,7 @@ const (
 // Sizes of struct xen_kemari_rec, _domain, _vcpu and _evtchn.
 const (
 	recHeaderLen = 8
-	domainLen    = 40
+	domainLen    = 48
 	vcpuLen      = 168
 	evtchnLen    = 16
 )
@@ -55,6 +55,7 @@ type DomainRec struct {
 	VMAssist      uint64
 	SharedInfoGFN uint64 // or NoAddr
 	GuestTime     uint64 // system time (ns) at the instant of the HVM context's TSC
+	CallbackIRQ   uint64 // HVM_PARAM_CALLBACK_IRQ
 }
 
 // VCPURec is struct xen_kemari_vcpu, of vCPU ID.
@@ -173,7 +174,7 @@ func (s *State) decodeDomain(b []byte) error {
 	r := reader{b}
 	s.Domain = DomainRec{
 		Version: r.u32(), NrVCPUs: r.u32(), EvtchnABI: r.u32(), GrantFrames: r.u32(),
-		VMAssist: r.u64(), SharedInfoGFN: r.u64(), GuestTime: r.u64(),
+		VMAssist: r.u64(), SharedInfoGFN: r.u64(), GuestTime: r.u64(), CallbackIRQ: r.u64(),
 	}
 	switch d := &s.Domain; {
 	case d.Version != InterfaceVersion:
@@ -240,7 +241,7 @@ func (s *State) Encode() []byte {
 	d := &s.Domain
 	b := appendRec(nil, recDomain, 0, domainLen)
 	b = appendU32(b, d.Version, d.NrVCPUs, d.EvtchnABI, d.GrantFrames)
-	b = appendU64(b, d.VMAssist, d.SharedInfoGFN, d.GuestTime)
+	b = appendU64(b, d.VMAssist, d.SharedInfoGFN, d.GuestTime, d.CallbackIRQ)
 	if d.EvtchnABI == EvtchnFIFO {
 		b = appendRec(b, recFIFO, 0, len(s.FIFO)*8)
 		for _, gfn := range s.FIFO {

@@ -4,7 +4,6 @@ package xlstream
 
 // HVM parameters.  See xen/include/public/hvm/params.h.
 const (
-	ParamCallbackIRQ      = 0
 	ParamStorePFN         = 1
 	ParamIOReqPFN         = 5
 	ParamBufIOReqPFN      = 6

@@ -203,7 +203,7 @@ func TestCheckGivesEveryReason(t *testing.T) {
 	g := testGuest(t)
 	g.DomID = 0x7ff0
 	g.RAM = []Range{{0, 100000}}
-	g.Params = []HVMParam{{ParamStorePFN, 1 << 30}, {ParamCallbackIRQ, 1}, {ParamStorePFN, 1}}
+	g.Params = []HVMParam{{ParamStorePFN, 1 << 30}, {0, 1}, {ParamStorePFN, 1}}
 	g.HVMContext = nil
 	g.CPUIDPolicy = make([]byte, 25)
 	g.TSC.KHz = 0

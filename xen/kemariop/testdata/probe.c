@@ -77,6 +77,7 @@ int main(void)
     OFF(struct xen_kemari_domain, vm_assist);
     OFF(struct xen_kemari_domain, shared_info_gfn);
     OFF(struct xen_kemari_domain, guest_time);
+    OFF(struct xen_kemari_domain, callback_irq);
     SIZE(struct xen_kemari_vcpu);
     OFF(struct xen_kemari_vcpu, flags);
     OFF(struct xen_kemari_vcpu, upcall_vector);
