@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	sampleEvery = 50 * time.Millisecond  // or a twentieth of a tick, for a guest that ticks rarely
+	sampleEvery = 100 * time.Millisecond // or a twentieth of a tick, for a guest that ticks rarely
+	filesEvery  = time.Second            // /proc/stat has a number for each of Xen's thousands of interrupts
 	jumpFrom    = 100 * time.Millisecond // beyond what interrupts do to a sleep
 	skewFrom    = 2 * time.Millisecond
 	userHz      = 100 // unit of /proc/stat: USER_HZ, the same on every x86 Linux
@@ -40,18 +41,23 @@ func sleepUntil(mono int64) { time.Sleep(time.Duration(mono - monotonic())) }
 
 // sample is one look at the clocks.
 type sample struct {
-	mono   int64
-	tsc    uint64
-	loose  bool // something ran between the two readings: they are not of one instant
-	steal  []int64
-	sameID bool // the boot id is the one of the start
+	mono  int64
+	tsc   uint64
+	loose bool // something ran between the two readings: they are not of one instant
+
+	// Looked at after mono and before by; a nil steal means not at all.
+	steal  []int64 // of each vCPU
+	sameID bool    // the boot id is the one of the start
+	by     int64
 }
 
 // clockState judges samples. It is pure.
 type clockState struct {
-	hz   uint64
-	prev sample
-	st   check.ClockStatus
+	hz      uint64
+	prev    sample
+	steal   []int64 // when it was last looked at,
+	stealAt int64   // which was then
+	st      check.ClockStatus
 }
 
 func (c *clockState) note(what string, at, size int64) {
@@ -72,9 +78,6 @@ func (c *clockState) tscNs(ticks uint64) int64 { return int64(float64(ticks) * 1
 
 // add judges s against the sample before it, after a sleep of slept.
 func (c *clockState) add(s sample, slept time.Duration) {
-	if !s.sameID {
-		c.st.BootIDChanges++
-	}
 	if p := c.prev; c.st.Samples > 0 {
 		d := s.mono - p.mono
 		switch {
@@ -88,28 +91,39 @@ func (c *clockState) add(s sample, slept time.Duration) {
 		} else if skew := c.tscNs(s.tsc-p.tsc) - d; !s.loose && !p.loose && max(skew, -skew) > int64(skewFrom)+max(d, 0)/1000 {
 			c.note(check.Skew, s.mono, max(skew, -skew))
 		}
-		c.addSteal(s, d)
+	}
+	if s.steal != nil {
+		if !s.sameID {
+			c.st.BootIDChanges++
+		}
+		c.addSteal(s)
 	}
 	c.st.Samples++
-	c.st.MonoNs, c.st.TSC, c.st.StealNs = s.mono, s.tsc, 0
-	for _, v := range s.steal {
-		c.st.StealNs += v
-	}
-	// Steal is copied, because the caller reuses the slice.
-	s.steal = append(c.prev.steal[:0], s.steal...)
+	c.st.MonoNs, c.st.TSC = s.mono, s.tsc
 	c.prev = s
 }
 
-func (c *clockState) addSteal(s sample, d int64) {
+func (c *clockState) addSteal(s sample) {
 	const granule = 2 * int64(time.Second) / userHz
-	for i := range min(len(s.steal), len(c.prev.steal)) {
-		switch grown := s.steal[i] - c.prev.steal[i]; {
+	d := s.by - c.stealAt // no less than what passed between the two looks
+	for i := range min(len(s.steal), len(c.steal)) {
+		switch grown := s.steal[i] - c.steal[i]; {
 		case grown < 0:
 			c.note(check.StealBack, s.mono, -grown)
 		case grown > d+granule:
 			c.note(check.StealJump, s.mono, grown-d)
 		}
 	}
+	c.st.StealNs = sum(s.steal)
+	// Copied, because the caller reuses the slice.
+	c.steal, c.stealAt = append(c.steal[:0], s.steal...), s.mono
+}
+
+func sum(ns []int64) (all int64) {
+	for _, n := range ns {
+		all += n
+	}
+	return all
 }
 
 // parseSteal reads the steal time of each vCPU from /proc/stat into dst.
@@ -183,10 +197,11 @@ func calibrate() uint64 {
 }
 
 // pair reads both clocks as nearly at once as a few attempts allow: it keeps
-// the reading between whose ends the TSC advanced the least.
+// the reading between whose ends the TSC advanced the least, and is content with
+// some 50 us. Where Xen emulates the TSC, each reading is an exit.
 func pair() (tsc uint64, mono int64, width uint64) {
 	width = ^uint64(0)
-	for range 5 {
+	for i := 0; i < 5 && width > 1<<17; i++ {
 		a := rdtsc()
 		m := monotonic()
 		if b := rdtsc(); b-a < width {
@@ -204,15 +219,19 @@ func (w *watcher) run(tty *console) {
 	if err := foreground(); err != nil {
 		tty.complain(err)
 	}
-	for i, prev := 0, monotonic(); ; i++ {
+	for i, prev, files := 0, monotonic(), int64(0); ; i++ {
 		sleepUntil(prev + int64(w.every))
-		if err := pin(i % w.vcpus); err != nil {
-			tty.complain(err)
+		if w.vcpus > 1 {
+			if err := pin(i % w.vcpus); err != nil {
+				tty.complain(err)
+			}
 		}
-		s, err := w.look()
-		if err != nil {
-			tty.complain(err)
-			continue
+		s := w.look()
+		if s.mono >= files {
+			if err := w.lookFiles(&s); err != nil {
+				tty.complain(err)
+			}
+			files = s.mono + int64(filesEvery)
 		}
 		w.mu.Lock()
 		w.state.add(s, w.every)
@@ -221,20 +240,25 @@ func (w *watcher) run(tty *console) {
 	}
 }
 
-func (w *watcher) look() (sample, error) {
-	n, err := unix.Pread(int(w.stat.Fd()), w.buf[:], 0)
-	if err != nil {
-		return sample{}, fmt.Errorf("read /proc/stat: %w", err)
-	}
-	w.steal = parseSteal(w.buf[:n], w.steal[:0])
-	if n, err = unix.Pread(int(w.boot.Fd()), w.buf[:], 0); err != nil {
-		return sample{}, fmt.Errorf("read %s: %w", bootIDFile, err)
-	}
-	s := sample{steal: w.steal, sameID: string(bytes.TrimSpace(w.buf[:n])) == w.id}
+func (w *watcher) look() (s sample) {
 	var width uint64
 	s.tsc, s.mono, width = pair()
 	s.loose = width > w.hz/1000 // a millisecond
-	return s, nil
+	return s
+}
+
+// lookFiles adds what files tell.
+func (w *watcher) lookFiles(s *sample) error {
+	n, err := unix.Pread(int(w.stat.Fd()), w.buf[:], 0)
+	if err != nil {
+		return fmt.Errorf("read /proc/stat: %w", err)
+	}
+	w.steal = parseSteal(w.buf[:n], w.steal[:0])
+	if n, err = unix.Pread(int(w.boot.Fd()), w.buf[:], 0); err != nil {
+		return fmt.Errorf("read %s: %w", bootIDFile, err)
+	}
+	s.steal, s.sameID, s.by = w.steal, string(bytes.TrimSpace(w.buf[:n])) == w.id, monotonic()
+	return nil
 }
 
 // tscBack files a step backwards that the gap meter saw.
@@ -244,13 +268,18 @@ func (w *watcher) tscBack(ticks uint64) {
 	w.state.note(check.TSCBack, monotonic(), w.state.tscNs(ticks))
 }
 
-// status is what was seen so far.
+// status is what was seen so far, and what the clocks say now: the last sample
+// may be old.
 func (w *watcher) status() check.ClockStatus {
+	stat, err := os.ReadFile("/proc/stat")
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.state.st
 	s.Recent = slices.Clone(s.Recent)
-	s.MonoNs = monotonic() // not the last sample's, which may be old
+	s.MonoNs = monotonic()
+	if err == nil {
+		s.StealNs = sum(parseSteal(stat, nil))
+	}
 	return s
 }
 

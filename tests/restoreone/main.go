@@ -162,8 +162,10 @@ func (h *host) save(dom abi.DomID, file string, wait time.Duration, queue bool) 
 	}
 	defer func() { err = errors.Join(err, c.Close(), op.Close()) }()
 
-	// Enabling keeps dom0 busy, and on a host of one CPU the guest waits for it
-	// with its timers expired.
+	// The guest's own output would freeze it.
+	if err := h.passDaemons(op, dom); err != nil {
+		return f, err
+	}
 	time.Sleep(wait)
 	var r kemariop.SyncResult
 	for {
@@ -224,6 +226,20 @@ func (h *host) save(dom abi.DomID, file string, wait time.Duration, queue bool) 
 	return f, buf.Flush()
 }
 
+// passDaemons lets the events for xenstored and xenconsoled pass.
+func (h *host) passDaemons(op *kemariop.Client, dom abi.DomID) error {
+	for _, index := range []uint32{abi.HVMParamStoreEvtchn, abi.HVMParamConsoleEvtchn} {
+		port, err := h.ctl.GetHVMParam(dom, index)
+		if err != nil {
+			return err
+		}
+		if err := op.Tap(abi.Port(port), kemariop.TapPass); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // sync pauses and harvests a running guest again and again, as a primary does
 // whose secondary answers at once.
 func (h *host) sync(dom abi.DomID, every time.Duration, n int) (err error) {
@@ -237,14 +253,8 @@ func (h *host) sync(dom abi.DomID, every time.Duration, n int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, op.Disable(), c.Close(), op.Close()) }()
-	for _, index := range []uint32{abi.HVMParamStoreEvtchn, abi.HVMParamConsoleEvtchn} {
-		port, err := h.ctl.GetHVMParam(dom, index)
-		if err != nil {
-			return err
-		}
-		if err := op.Tap(abi.Port(port), kemariop.TapPass); err != nil {
-			return err
-		}
+	if err := h.passDaemons(op, dom); err != nil {
+		return err
 	}
 	var longest time.Duration
 	for range n {

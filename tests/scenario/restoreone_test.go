@@ -25,20 +25,22 @@ kernel = "/opt/kemari/guest/vmlinuz"
 ramdisk = "/opt/kemari/guest/demo.img"
 extra = "console=hvc0 quiet guest.tick_ms=500"
 on_crash = "preserve"
+tsc_mode = "%s"
 `
 
 // TestRestoreOne is the proof of the principle: guests with one and two vCPUs,
 // on a debug build of Xen, are synchronised once, destroyed and go on in a
 // domain of the same domid, ROUNDS times in all; a tenth of the rounds catches
-// a guest while it boots. At the end one is saved on each host and goes on on
+// a guest while it boots. The guest with one vCPU has a TSC that Xen emulates,
+// the other one has the host's. At the end one is saved on each host and goes on on
 // the other, whose uptime is higher in one case and lower in the other.
 func TestRestoreOne(t *testing.T) {
 	rounds := number(t, "ROUNDS", 200)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	files := map[string]string{"guest/demo.img": demoGuest(ctx, t)}
-	for _, n := range []int{1, 2} {
-		files[fmt.Sprintf("guest/vcpus%d.cfg", n)] = writeFile(t, "cfg", fmt.Sprintf(restoreCfg, n))
+	for i, tsc := range []string{"always_emulate", "native"} {
+		files[fmt.Sprintf("guest/vcpus%d.cfg", i+1)] = writeFile(t, "cfg", fmt.Sprintf(restoreCfg, i+1, tsc))
 	}
 	l, first := start(ctx, t, lab.Config{Tools: []string{module + "tests/restoreone"}, Files: files}, "a")
 	more, err := l.Boot("b") // later, so that its uptime is lower

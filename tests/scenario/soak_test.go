@@ -32,7 +32,8 @@ type instant struct {
 	name string
 	disk bool
 	// booting guests cannot be asked before the cut.
-	booting bool
+	booting     bool
+	emulatedTSC bool // see pair.Spec
 	// prepare brings the guest to the instant, and answers what is to be done
 	// when the host is dead.
 	prepare func(ctx context.Context, t *testing.T, s *soak, g *pair.Guest) func()
@@ -45,7 +46,7 @@ var instants = []instant{
 	{name: "boot", booting: true, prepare: boot},
 	{name: "mid-send", disk: true, prepare: midSend},
 	{name: "frozen", disk: true, prepare: frozen},
-	{name: "idle", prepare: idle},
+	{name: "idle", emulatedTSC: true, prepare: idle},
 }
 
 // TestSoak cuts the power of the host that runs the guest N times, at instants
@@ -96,7 +97,7 @@ func chosen(words string) []instant {
 }
 
 func (s *soak) spec(i instant) pair.Spec {
-	spec := pair.Spec{Name: fmt.Sprintf("ft%d", s.rnd.Intn(1e6)), VCPUs: 1 + s.rnd.Intn(2), Extra: "guest.tick_ms=500"}
+	spec := pair.Spec{Name: fmt.Sprintf("ft%d", s.rnd.Intn(1e6)), VCPUs: 1 + s.rnd.Intn(2), EmulatedTSC: i.emulatedTSC, Extra: "guest.tick_ms=500"}
 	if i.disk {
 		spec.Disk = "/dev/lun/lun0"
 	}

@@ -205,6 +205,24 @@ func (s *Shell) clearFIFO(always []stream.AlwaysPage) error {
 // Resume lets the guest run, unless the toolstack's own pause still holds it.
 func (s *Shell) Resume() error { return s.op.Resume() }
 
+// fitTSC says why a guest cannot go on with this host's TSC, and sees to it that
+// Xen need not emulate one for it (tsc_set_info(), arch/x86/time.c).
+func fitTSC(g *xlstream.Guest, hostkHz uint32) error {
+	ctx, err := hvmctx.Parse(g.HVMContext)
+	if err != nil {
+		return err
+	}
+	khz := ctx.Header().GTSCkHz
+	same := sameRate(int64(khz), int64(hostkHz))
+	switch {
+	case g.TSC.Mode == abi.TSCModeNeverEmulate && !same:
+		return fmt.Errorf("tsc_mode=native: the guest's TSC runs at %d kHz and this host's at %d, its clocks would go wrong here: give it tsc_mode=\"default\"", khz, hostkHz)
+	case g.TSC.Mode == abi.TSCModeDefault && same:
+		g.TSC.KHz = hostkHz
+	}
+	return nil
+}
+
 // localTSC replaces the TSC rate of a HVM context by this host's, if it is
 // near enough: otherwise Xen would emulate the guest's TSC for the rest of its
 // life, since no two hosts measure the same rate.

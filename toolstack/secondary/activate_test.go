@@ -8,6 +8,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
 	"github.com/kemari-ft/kemari/xen/abi"
 	"github.com/kemari-ft/kemari/xen/domctl"
 	"github.com/kemari-ft/kemari/xen/hvmctx"
@@ -33,6 +34,29 @@ func onHost(t *testing.T, khz uint32) *Shell {
 		t.Fatal(err)
 	}
 	return &Shell{ctl: ctl}
+}
+
+// I10: a guest that reads the TSC itself has no emulation that would make up for
+// another rate.
+func TestI10NativeTSCNeedsItsRate(t *testing.T) {
+	const guest = 2_400_000 // kHz
+	blob := hvmctx.Build(hvmctx.HeaderRecord(hvmctx.Header{GTSCkHz: guest}))
+	for _, tc := range []struct {
+		mode, khz, host uint32
+		want            uint32 // what Xen is told
+		refused         bool
+	}{
+		{abi.TSCModeNeverEmulate, 0, guest + 500, 0, false},
+		{abi.TSCModeNeverEmulate, 0, 3_000_000, 0, true},
+		{abi.TSCModeDefault, guest, guest + 500, guest + 500, false}, // else Xen emulates
+		{abi.TSCModeDefault, guest, 3_000_000, guest, false},
+		{abi.TSCModeAlwaysEmulate, guest, guest + 500, guest, false},
+	} {
+		g := &xlstream.Guest{HVMContext: blob, TSC: xlstream.TSCInfo{Mode: tc.mode, KHz: tc.khz}}
+		if err := fitTSC(g, tc.host); (err != nil) != tc.refused || g.TSC.KHz != tc.want {
+			t.Errorf("mode %d on a host with %d kHz: Xen is told %d kHz, not %d (%v)", tc.mode, tc.host, g.TSC.KHz, tc.want, err)
+		}
+	}
 }
 
 // I10: the guest's TSC goes on from where it stood, and as fast as before; only

@@ -42,6 +42,9 @@ func (r *Receiver) buildShell(s *stream.Shell) error {
 	if err := r.cfg.Disks.Check(guest.Config.Disks()); err != nil {
 		return err
 	}
+	if err := fitTSC(guest, r.cfg.Host.Identity.TSCkHz); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(r.ctx, buildTime)
 	defer cancel()
 	start := time.Now()

@@ -122,8 +122,10 @@ func (g *Guest) Check() error {
 	}
 	errs = append(errs, g.checkRAM()...)
 	errs = append(errs, g.checkParams()...)
-	if g.TSC.KHz == 0 {
-		bad("TSC frequency is 0 kHz")
+	// Xen has no frequency to tell of a TSC that it lets through: tsc_get_info(),
+	// arch/x86/time.c.
+	if native := g.TSC.Mode == abi.TSCModeNeverEmulate; native != (g.TSC.KHz == 0) {
+		bad("TSC mode %d with a frequency of %d kHz", g.TSC.Mode, g.TSC.KHz)
 	}
 	if n := len(g.HVMContext); n == 0 || n > maxHVMContext {
 		bad("HVM context of %d bytes (1..%d)", n, maxHVMContext)
