@@ -42,7 +42,7 @@ func (h *host) loop(cfg string, rounds, boot int, seed int64) error {
 	defer store.Close()
 	var all found
 	round := func(dom abi.DomID, queue bool) error {
-		f, err := h.save(dom, stateFile, time.Duration(rnd.Int63n(int64(time.Second))), queue)
+		f, err := h.save(dom, stateFile, time.Duration(rnd.Int63n(int64(2*time.Second))), queue)
 		if err != nil {
 			return fmt.Errorf("saving: %w", err)
 		}

@@ -133,6 +133,8 @@ func (f found) String() string {
 		f.Harvest, f.Dirty, f.Always, f.State, f.Queued, f.Timers, f.Online)
 }
 
+var enable = kemariop.EnableParams{Role: kemariop.RolePrimary, DirtyMax: 32768, DirtyMark: 24576}
+
 // save writes a running guest's state to a file and leaves it frozen. Between
 // the moment the hypervisor begins to watch the guest and the sync lies wait:
 // long enough, and the guest sleeps with its timers armed. With queue, timers
@@ -155,41 +157,29 @@ func (h *host) save(dom abi.DomID, file string, wait time.Duration, queue bool) 
 	if err != nil {
 		return f, err
 	}
-	c, _, err := primary.NewCapture(op, h.fm, h.ctl,
-		kemariop.EnableParams{Role: kemariop.RolePrimary, DirtyMax: 32768, DirtyMark: 24576})
+	defer func() { err = errors.Join(err, op.Close()) }()
+	status, err := op.Enable(enable)
 	if err != nil {
 		return f, err
 	}
-	defer func() { err = errors.Join(err, c.Close(), op.Close()) }()
-
-	// The guest's own output would freeze it.
 	if err := h.passDaemons(op, dom); err != nil {
 		return f, err
 	}
-	time.Sleep(wait)
-	var r kemariop.SyncResult
-	for {
-		if queue {
-			if err := h.ctl.Pause(dom); err != nil {
-				return f, err
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
-		h.stopping = time.Now()
-		if r, err = op.Sync(true); !errors.Is(err, syscall.EAGAIN) {
-			break
-		}
-		// An application processor is being started: it takes microseconds,
-		// but the guest has to run for it.
-		if queue {
-			if err := h.ctl.Unpause(dom); err != nil {
-				return f, err
-			}
-		}
-		time.Sleep(time.Millisecond)
+	// It may have been stopped at an output before.
+	r, err := h.freeze(op, false)
+	if err == nil {
+		err = op.Release(r.Epoch, kemariop.ReleaseOut|kemariop.ReleaseUnpause)
 	}
-	h.stopped = time.Now()
 	if err != nil {
+		return f, err
+	}
+	c, err := primary.AdoptCapture(op, h.fm, h.ctl, status)
+	if err != nil {
+		return f, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	time.Sleep(wait)
+	if r, err = h.freeze(op, queue); err != nil {
 		return f, err
 	}
 	if f, err = h.look(c, r); err != nil {
@@ -226,6 +216,32 @@ func (h *host) save(dom abi.DomID, file string, wait time.Duration, queue bool) 
 	return f, buf.Flush()
 }
 
+// freeze stops and harvests a guest, with queue after its timers have expired and
+// events have come in.
+func (h *host) freeze(op *kemariop.Client, queue bool) (r kemariop.SyncResult, err error) {
+	for {
+		if queue {
+			if err := h.ctl.Pause(op.Domain()); err != nil {
+				return r, err
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		h.stopping = time.Now()
+		if r, err = op.Sync(true); !errors.Is(err, syscall.EAGAIN) {
+			h.stopped = time.Now()
+			return r, err
+		}
+		// An application processor is being started: it takes microseconds,
+		// but the guest has to run for it.
+		if queue {
+			if err := h.ctl.Unpause(op.Domain()); err != nil {
+				return r, err
+			}
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // passDaemons lets the events for xenstored and xenconsoled pass.
 func (h *host) passDaemons(op *kemariop.Client, dom abi.DomID) error {
 	for _, index := range []uint32{abi.HVMParamStoreEvtchn, abi.HVMParamConsoleEvtchn} {
@@ -247,8 +263,7 @@ func (h *host) sync(dom abi.DomID, every time.Duration, n int) (err error) {
 	if err != nil {
 		return err
 	}
-	c, _, err := primary.NewCapture(op, h.fm, h.ctl,
-		kemariop.EnableParams{Role: kemariop.RolePrimary, DirtyMax: 32768, DirtyMark: 24576})
+	c, _, err := primary.NewCapture(op, h.fm, h.ctl, enable)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ vcpus = %d
 max_grant_version = 1
 kernel = "/opt/kemari/guest/vmlinuz"
 ramdisk = "/opt/kemari/guest/demo.img"
-extra = "console=hvc0 quiet guest.tick_ms=500"
+extra = "console=hvc0 quiet guest.tick_ms=1000"
 on_crash = "preserve"
 tsc_mode = "%s"
 `
