@@ -26,8 +26,10 @@ i6  ./backend/blkif      TestI6OtherHostDoesAgainWhatWasNotAnswered
 i7  ./toolstack/stream   TestI7OnlyWholeEpochs
 i8  ./toolstack/lease    TestI8Proof
 i8  ./toolstack/replica  TestModel
+i9  ./toolstack/lease    TestI9DaemonRestartIsNotADeath
 i10 hvpatch/tests        test-clocks
 i10 ./toolstack/secondary TestI10TSCGoesOn
+i10 ./toolstack/secondary TestI10NativeTSCNeedsItsRate
 i11 ./toolstack/shell    TestI11ActivatedGuestIsXLs
 i11 ./toolstack/xsreplica TestI11NodesAsXLExpects
 i11 ./toolstack/xsreplica TestI11WatchesFireAgain

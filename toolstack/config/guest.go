@@ -11,6 +11,12 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/xlcfg"
 )
 
+// Bounds of Guest.Interval.
+const (
+	MinInterval = 10 * time.Millisecond
+	MaxInterval = time.Minute
+)
+
 // Guest is what the ft keys of a guest's configuration ask for.
 type Guest struct {
 	Peer     URI
@@ -30,7 +36,7 @@ func ParseGuest(f *xlcfg.File, host *Host) (*Guest, error) {
 			return nil
 		},
 		"ft_peer":        setURI(&g.Peer),
-		"ft_interval_ms": setNumber(10, 60_000, millis(&g.Interval)),
+		"ft_interval_ms": setNumber(int(MinInterval/time.Millisecond), int(MaxInterval/time.Millisecond), millis(&g.Interval)),
 	}
 	ours := func(key string) bool { return key == "ft" || strings.HasPrefix(key, "ft_") }
 	errs := keys.decode(f, ours)

@@ -17,6 +17,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/kemari-ft/kemari/toolstack/config"
 )
 
 // Socket is where kemarid listens.
@@ -105,8 +107,8 @@ func Parse(line []byte) (*Request, error) {
 	default:
 		return nil, fmt.Errorf("operation %.40q is not known", r.Op)
 	}
-	if r.Interval < 0 {
-		return nil, fmt.Errorf("interval %v is negative", r.Interval)
+	if r.Interval != 0 && (r.Interval < config.MinInterval || r.Interval > config.MaxInterval) {
+		return nil, fmt.Errorf("interval %v; allowed: %v to %v", r.Interval, config.MinInterval, config.MaxInterval)
 	}
 	return &r, nil
 }

@@ -85,14 +85,15 @@ func TestListenTwice(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	for line, want := range map[string]string{
-		`{"version":2,"op":"status"}`:                            "version 2",
-		`{"op":"status"}`:                                        "version 0",
-		`{"version":1,"op":"explode"}`:                           "not known",
-		`{"version":1,"op":"protect"}`:                           "no guest",
-		`{"version":1,"op":"prepare","name":"web"}`:              "UUID",
-		`{"version":1,"op":"status","rm":"-rf"}`:                 "unknown field",
-		`{"version":1,"op":"status"} {}`:                         "readable",
-		`{"version":1,"op":"protect","guest":"x","interval":-1}`: "negative",
+		`{"version":2,"op":"status"}`:                                     "version 2",
+		`{"op":"status"}`:                                                 "version 0",
+		`{"version":1,"op":"explode"}`:                                    "not known",
+		`{"version":1,"op":"protect"}`:                                    "no guest",
+		`{"version":1,"op":"prepare","name":"web"}`:                       "UUID",
+		`{"version":1,"op":"status","rm":"-rf"}`:                          "unknown field",
+		`{"version":1,"op":"status"} {}`:                                  "readable",
+		`{"version":1,"op":"protect","guest":"x","interval":-1}`:          "allowed: 10ms to 1m0s",
+		`{"version":1,"op":"protect","guest":"x","interval":61000000000}`: "1m1s; allowed",
 		`junk`: "readable",
 	} {
 		if _, err := Parse([]byte(line)); err == nil || !strings.Contains(err.Error(), want) {
@@ -106,7 +107,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"version":1}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := Parse(line)
-		if err == nil && (r.Version != Version || r.Op == OpProtect && r.Guest == "" || r.Interval < 0) {
+		if err == nil && (r.Version != Version || r.Op == OpProtect && r.Guest == "" || r.Interval < 0 || r.Interval > time.Minute) {
 			t.Errorf("accepted %q as %+v", line, r)
 		}
 	})

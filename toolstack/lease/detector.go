@@ -110,16 +110,5 @@ func (d *Detector) Tick() (v Verdict, beat bool) {
 
 // Verdict is the judgement as of the last tick.
 func (d *Detector) Verdict() Verdict {
-	link, second := d.age[Link] >= d.silent, d.age[Second] >= d.silent
-	switch {
-	case link && second:
-		return Dead
-	case link && d.age[Link] >= d.grace:
-		return Hung
-	case link:
-		return DaemonLost
-	case second:
-		return Degraded
-	}
-	return Alive
+	return judge(d.age[Link] >= d.silent, d.age[Second] >= d.silent, d.age[Link] >= d.grace)
 }

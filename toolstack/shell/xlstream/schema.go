@@ -122,7 +122,7 @@ var buildInfo = map[string]rule{
 	"llc_colors":   refuse(hostRes),
 	"claim_mode":   defbool,
 
-	"event_channels": integer(0, 1<<17),
+	"event_channels": integer(0, 4095), // XEN_KEMARI_MAX_PORTS, less port 0
 	// These three are used when the guest reboots; a restore reads none.
 	"kernel":  hostPath,
 	"ramdisk": hostPath,
