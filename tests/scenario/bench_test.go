@@ -8,6 +8,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,9 +28,9 @@ const (
 	benchLoad     = "load mem=4,8" // MiB a second, over MiB
 )
 
-// TestBench measures what a sync costs, what the guest notices of it, the same
-// for Remus, whether the size of the guest matters, and what passes between the
-// cut and the guest's next tick.
+// TestBench measures what a sync costs, what the guest notices of it and how many
+// pages it takes, the same for Remus, whether the size of the guest matters, and
+// what passes between the cut and the guest's next tick.
 func TestBench(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 75*time.Minute)
 	defer cancel()
@@ -38,22 +40,37 @@ func TestBench(t *testing.T) {
 	}
 	t.Cleanup(p.Close)
 
-	small, g := protectedRun(ctx, t, p, pair.Spec{Name: "bench128", MemoryMiB: 128})
+	g := protected(ctx, t, p, pair.Spec{Name: "bench128", MemoryMiB: 128})
+	loads := []string{"load idle", benchLoad}
+	var kemari []measured
+	for _, load := range loads {
+		kemari = append(kemari, syncs(ctx, t, p, g, load))
+	}
+	small := kemari[len(kemari)-1]
 	if _, err := p.A().Run(ctx, "kemari", "unprotect", g.Name); err != nil {
 		t.Fatal(err)
 	}
-	alone := gaps(ctx, t, p, g)
-	t.Logf("without protection:      %s", alone)
-	remus := remusRun(ctx, t, p, g)
-	if remus != nil {
-		t.Logf("under xl remus -F -b -n -d -i %d: %s", benchInterval, *remus)
-		a, b := small.gaps.each(alone), remus.each(alone)
-		t.Logf("each of Kemari's %d syncs took %s from the guest, each of Remus's %d checkpoints %s: ratio %.2f",
-			small.gaps.n, ms(a), remus.n, ms(b), float64(a)/float64(b))
+	var alone []seen
+	for _, load := range loads {
+		alone = append(alone, gaps(ctx, t, p, g, load))
+		t.Logf("%s, without protection: %s", load, alone[len(alone)-1])
+	}
+	ended := startRemus(ctx, t, p, g)
+	for i, load := range loads {
+		remus := remusRun(ctx, t, p, g, load, ended)
+		if remus == nil {
+			break
+		}
+		t.Logf("%s, under xl remus -F -b -n -d -i %d: %s", load, benchInterval, remus.gaps)
+		a, b := kemari[i].gaps.each(alone[i]), remus.gaps.each(alone[i])
+		t.Logf("%s: each of Kemari's %d syncs took %s from the guest, each of Remus's %d checkpoints %s: ratio %.2f; pages %d against %d: ratio %.2f",
+			load, kemari[i].gaps.n, ms(a), remus.gaps.n, ms(b), float64(a)/float64(b),
+			kemari[i].sync.Pages, remus.pages, float64(kemari[i].sync.Pages)/float64(max(remus.pages, 1)))
 	}
 	destroy(ctx, t, p, g)
 
-	large, g := protectedRun(ctx, t, p, pair.Spec{Name: "bench512", MemoryMiB: 512, Extra: "guest.tick_ms=100"})
+	g = protected(ctx, t, p, pair.Spec{Name: "bench512", MemoryMiB: 512, Extra: "guest.tick_ms=100"})
+	large := syncs(ctx, t, p, g, benchLoad)
 	ratio := float64(large.sync.Pause) / float64(small.sync.Pause)
 	t.Logf("median pause with 128 MiB %v, with 512 MiB %v: ratio %.2f", small.sync.Pause, large.sync.Pause, ratio)
 
@@ -103,8 +120,13 @@ type measured struct {
 	gaps seen
 }
 
-// protectedRun measures a protected guest under the load.
-func protectedRun(ctx context.Context, t *testing.T, p *pair.Pair, s pair.Spec) (measured, *pair.Guest) {
+type remusSeen struct {
+	gaps  seen
+	pages int // the median of a checkpoint
+}
+
+// protected makes a guest of which a sync is asked every benchInterval.
+func protected(ctx context.Context, t *testing.T, p *pair.Pair, s pair.Spec) *pair.Guest {
 	t.Helper()
 	s.Interval = benchInterval
 	g, err := p.Create(ctx, p.A(), s, true)
@@ -114,19 +136,23 @@ func protectedRun(ctx context.Context, t *testing.T, p *pair.Pair, s pair.Spec) 
 	if _, err := p.Protected(ctx, s.Name); err != nil {
 		t.Fatal(err)
 	}
-	for _, cmd := range []string{benchLoad, "gaps on"} {
-		if err := g.Obey(ctx, p.A(), cmd); err != nil {
+	t.Logf("%s: %d MiB, a sync at least every %d ms", s.Name, s.MemoryMiB, benchInterval)
+	return g
+}
+
+// syncs measures a protected guest under a load.
+func syncs(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest, load string) measured {
+	t.Helper()
+	var first uint64
+	m := measured{gaps: gapsFrom(ctx, t, p, g, load, func() {
+		st, err := p.State(ctx, p.A(), g.Name)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	began := time.Now()
-	st, err := p.State(ctx, p.A(), s.Name)
+		first = st.Epoch
+	})}
+	st, err := p.State(ctx, p.A(), g.Name)
 	if err != nil {
-		t.Fatal(err)
-	}
-	first := st.Epoch
-	m := measured{gaps: gaps(ctx, t, p, g)}
-	if st, err = p.State(ctx, p.A(), s.Name); err != nil {
 		t.Fatal(err)
 	}
 	var last []primary.Sync
@@ -136,25 +162,25 @@ func protectedRun(ctx context.Context, t *testing.T, p *pair.Pair, s pair.Spec) 
 		}
 	}
 	if len(last) == 0 {
-		t.Fatalf("no sync in %v: %+v", time.Since(began), st)
+		t.Fatalf("no sync: %+v", st)
 	}
-	m.sync, m.gaps.n = pair.Summary(last), len(last)
-	t.Logf("%d MiB guest, %s, a sync at least every %d ms; %d syncs, medians:", s.MemoryMiB, benchLoad, benchInterval, len(last))
+	m.sync, m.gaps.n = pair.Summary(last), int(st.Epoch-first)
+	t.Logf("%s: %d syncs, medians of the last %d:", load, m.gaps.n, len(last))
 	x := m.sync
 	t.Logf("  paused %s: trigger %s, freeze and look %s, xenstore %s, harvest %s, copy %s (of which sending %s), acknowledgement %s, release %s",
 		ms(x.Pause), ms(x.Wake), ms(x.Look), ms(x.Store), ms(x.Harvest), ms(x.Copy), ms(x.Send), ms(x.Ack), ms(x.Release))
 	t.Logf("  %d entries in the dirty list, %d pages sent, %d zero, %d always sent, %d octets", x.Dirty, x.Pages, x.Zeros, x.Always, x.Octets)
 	t.Logf("  kemarid while it was paused: %s", effort(x))
 	t.Logf("  %d stops for reads only, %d syncs put off by xenstore", st.Reads, st.PutOff)
-	t.Logf("as the guest sees it:    %s", m.gaps)
+	t.Logf("  as the guest sees it: %s", m.gaps)
 	for _, h := range []*lab.Host{p.A(), p.B()} {
 		out, err := h.Shell(ctx, "grep -E 'VmHWM|VmRSS' /proc/$(pidof kemarid)/status")
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("memory of kemarid on host %s: %s", h.Name, strings.Join(strings.Fields(out), " "))
+		t.Logf("  memory of kemarid on host %s: %s", h.Name, strings.Join(strings.Fields(out), " "))
 	}
-	return m, g
+	return m
 }
 
 // effort is what the daemon did in a pause.
@@ -166,16 +192,25 @@ func effort(s primary.Sync) string {
 	return fmt.Sprintf("%s, %d reads and writes (system calls other than these and the hypercalls are not counted)", text, s.ReadsWrites)
 }
 
-// gaps asks the guest how it was kept from running for a while.
-func gaps(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) seen {
+// gaps asks the guest how it was kept from running for a while under a load.
+func gaps(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest, load string) seen {
 	t.Helper()
-	if err := g.Obey(ctx, p.A(), "gaps reset"); err != nil {
-		t.Fatal(err)
+	return gapsFrom(ctx, t, p, g, load, func() {})
+}
+
+// gapsFrom calls began when the load runs and the counting begins.
+func gapsFrom(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest, load string, began func()) seen {
+	t.Helper()
+	for _, cmd := range []string{load, "gaps on", "gaps reset"} {
+		if err := g.Obey(ctx, p.A(), cmd); err != nil {
+			t.Fatal(err)
+		}
 	}
 	before, err := g.Status(ctx, p.A())
 	if err != nil {
 		t.Fatal(err)
 	}
+	began()
 	time.Sleep(benchTime)
 	s, err := g.Status(ctx, p.A())
 	if err != nil {
@@ -184,45 +219,60 @@ func gaps(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) seen {
 	return seen{GapStatus: s.Gaps, steal: time.Duration(s.Clocks.StealNs - before.Clocks.StealNs)}
 }
 
-// remusRun measures the same guest under Remus, whose checkpoints go nowhere.
-func remusRun(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) *seen {
+// startRemus begins with checkpoints that go nowhere, and answers what tells of
+// their end. The first one is all of memory.
+func startRemus(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) <-chan string {
 	t.Helper()
 	call, err := p.A().Start(nil, "sh", "-c", fmt.Sprintf("exec xl -vvv remus -F -b -n -d -i %d %s localhost >/run/remus.log 2>&1", benchInterval, g.Name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan string, 1)
+	ended := make(chan string, 1)
 	go func() {
 		status, err := call.Wait(ctx, io.Discard, io.Discard)
 		out, _ := p.A().Shell(ctx, "tail -n 5 /run/remus.log")
-		done <- fmt.Sprintf("status %+v, %v: %s", status, err, out)
+		ended <- fmt.Sprintf("status %+v, %v: %s", status, err, out)
 	}()
-	// The first checkpoint is all of memory.
-	select {
-	case text := <-done:
-		t.Errorf("xl remus ended: %s", strings.TrimSpace(text))
-		return nil
-	case <-time.After(40 * time.Second):
-	}
-	checkpoints := func() (n int) {
-		out, err := p.A().Shell(ctx, "grep -c 'guest has suspended' /run/remus.log")
-		if err == nil {
-			n, err = strconv.Atoi(strings.TrimSpace(out))
-		}
+	time.Sleep(40 * time.Second)
+	return ended
+}
+
+// checkpointed is what xl_save says when the pages of one are sent: as many as
+// there are (xc_report_progress_step(), tools/libs/guest/xg_sr_save.c).
+var checkpointed = regexp.MustCompile(`(\d+)/(\d+)\s+100%`)
+
+// remusRun measures the guest under Remus.
+func remusRun(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest, load string, ended <-chan string) *remusSeen {
+	t.Helper()
+	checkpoints := func() (pages []int) {
+		out, err := p.A().Shell(ctx, "tr '\\r' '\\n' </run/remus.log | grep ' 100%'")
 		if err != nil {
 			t.Fatal(err)
 		}
-		return n
+		for _, m := range checkpointed.FindAllStringSubmatch(out, -1) {
+			n, err := strconv.Atoi(m[2])
+			if err != nil || m[1] != m[2] {
+				t.Fatalf("xl remus says %q", m[0])
+			}
+			pages = append(pages, n)
+		}
+		return pages
 	}
-	first := checkpoints()
-	m := gaps(ctx, t, p, g)
-	m.n = checkpoints() - first
+	var first int
+	m := remusSeen{gaps: gapsFrom(ctx, t, p, g, load, func() { first = len(checkpoints()) })}
+	all := checkpoints()
 	select {
-	case text := <-done:
+	case text := <-ended:
 		t.Errorf("xl remus ended: %s", strings.TrimSpace(text))
 		return nil
 	default:
 	}
+	if m.gaps.n = len(all) - first; m.gaps.n == 0 {
+		t.Errorf("xl remus made no checkpoint under %s", load)
+		return nil
+	}
+	slices.Sort(all[first:])
+	m.pages = all[first+m.gaps.n/2]
 	return &m
 }
 
