@@ -8,6 +8,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -71,6 +73,7 @@ func TestBench(t *testing.T) {
 
 	g = protected(ctx, t, p, pair.Spec{Name: "bench512", MemoryMiB: 512, Extra: "guest.tick_ms=100"})
 	large := syncs(ctx, t, p, g, benchLoad)
+	faults(ctx, t, p, g)
 	ratio := float64(large.sync.Pause) / float64(small.sync.Pause)
 	t.Logf("median pause with 128 MiB %v, with 512 MiB %v: ratio %.2f", small.sync.Pause, large.sync.Pause, ratio)
 
@@ -181,6 +184,42 @@ func syncs(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest, load 
 		t.Logf("  memory of kemarid on host %s: %s", h.Name, strings.Join(strings.Fields(out), " "))
 	}
 	return m
+}
+
+// faults says how many nested page faults a dirty page costs, by Xen's trace.
+func faults(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) {
+	t.Helper()
+	const trace = "/run/faults.trace"
+	before, err := p.State(ctx, p.A(), g.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := p.A().Shell(ctx, fmt.Sprintf("/usr/lib/xen-4.20/bin/xentrace -D -S 256 -e %#x -T 8 %s 2>&1", pair.TraceHVMHandler, trace)); err != nil {
+		t.Fatalf("xentrace: %v: %s", err, out)
+	}
+	after, err := p.State(ctx, p.A(), g.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := filepath.Join(t.TempDir(), "trace")
+	if err := p.A().Pull(ctx, trace, local); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := pair.CountTrace(raw, pair.TraceNestedFault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dirty uint32
+	for _, x := range after.Last {
+		if x.Epoch > before.Epoch {
+			dirty += x.Dirty
+		}
+	}
+	t.Logf("%d nested faults while %d entries came into dirty lists: %.2f each", n, dirty, float64(n)/float64(max(dirty, 1)))
 }
 
 // effort is what the daemon did in a pause.
