@@ -4,6 +4,9 @@
 # and builds what is missing into .cache (override: KEMARI_CACHE).
 
 GO := $(shell tools/go.sh)
+ifeq ($(GO),)
+$(error tools/go.sh found no Go)
+endif
 # The lab builds what it boots with the same go, which it looks for by name.
 export PATH := $(dir $(GO)):$(PATH)
 SCENARIO = $(GO) test -tags lab -count=1 -v -timeout 80m ./tests/scenario

@@ -152,6 +152,18 @@ int evtchn_set_state(struct domain *d, const struct xen_kemari_evtchn *e)
     return 0;
 }
 
+/* Raises the vector of each vCPU that has one, events pending or not. */
+void hvm_set_callback_via(struct domain *d, uint64_t via)
+{
+    struct vcpu *v;
+
+    d->arch.hvm.callback_via = via;
+    for_each_vcpu ( d, v )
+        if ( !(v->pause_flags & VPF_down) &&
+             v->arch.hvm.evtchn_upcall_vector )
+            hvm_assert_evtchn_irq(v);
+}
+
 int map_guest_area(struct vcpu *v, paddr_t gaddr, unsigned int size,
                    struct guest_area *area,
                    void (*populate)(void *dst, struct vcpu *v))

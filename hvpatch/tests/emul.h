@@ -451,8 +451,7 @@ void hvm_restart_tsc(struct domain *d);
 #define vcpu_info(v, field) ((v)->info.field)
 #define hvm_assert_evtchn_irq(v) ((void)(v)->upcalls++)
 #define HVM_PARAM_CALLBACK_IRQ 0
-#define hvm_set_callback_via(d, via) \
-    ((void)((d)->arch.hvm.callback_via = (via)))
+void hvm_set_callback_via(struct domain *d, uint64_t via);
 int map_guest_area(struct vcpu *v, paddr_t gaddr, unsigned int size,
                    struct guest_area *area,
                    void (*populate)(void *dst, struct vcpu *v));

@@ -19,7 +19,6 @@ import (
 
 const (
 	sampleEvery = 100 * time.Millisecond // or a twentieth of a tick, for a guest that ticks rarely
-	filesEvery  = time.Second            // /proc/stat has a number for each of Xen's thousands of interrupts
 	jumpFrom    = 100 * time.Millisecond // beyond what interrupts do to a sleep
 	skewFrom    = 2 * time.Millisecond
 	userHz      = 100 // unit of /proc/stat: USER_HZ, the same on every x86 Linux
@@ -45,7 +44,7 @@ type sample struct {
 	tsc   uint64
 	loose bool // something ran between the two readings: they are not of one instant
 
-	// Looked at after mono and before by; a nil steal means not at all.
+	// Looked at after mono and before by.
 	steal  []int64 // of each vCPU
 	sameID bool    // the boot id is the one of the start
 	by     int64
@@ -53,11 +52,9 @@ type sample struct {
 
 // clockState judges samples. It is pure.
 type clockState struct {
-	hz      uint64
-	prev    sample
-	steal   []int64 // when it was last looked at,
-	stealAt int64   // which was then
-	st      check.ClockStatus
+	hz   uint64
+	prev sample
+	st   check.ClockStatus
 }
 
 func (c *clockState) note(what string, at, size int64) {
@@ -78,11 +75,14 @@ func (c *clockState) tscNs(ticks uint64) int64 { return int64(float64(ticks) * 1
 
 // add judges s against the sample before it, after a sleep of slept.
 func (c *clockState) add(s sample, slept time.Duration) {
+	if !s.sameID {
+		c.st.BootIDChanges++
+	}
 	if p := c.prev; c.st.Samples > 0 {
 		d := s.mono - p.mono
 		switch {
-		case d < 0:
-			c.note(check.MonoBack, s.mono, -d)
+		case d < int64(slept): // a sleep does not end early
+			c.note(check.MonoBack, s.mono, int64(slept)-d)
 		case d > int64(slept+jumpFrom):
 			c.note(check.MonoJump, s.mono, d-int64(slept))
 		}
@@ -91,32 +91,26 @@ func (c *clockState) add(s sample, slept time.Duration) {
 		} else if skew := c.tscNs(s.tsc-p.tsc) - d; !s.loose && !p.loose && max(skew, -skew) > int64(skewFrom)+max(d, 0)/1000 {
 			c.note(check.Skew, s.mono, max(skew, -skew))
 		}
-	}
-	if s.steal != nil {
-		if !s.sameID {
-			c.st.BootIDChanges++
-		}
-		c.addSteal(s)
+		// No less than what passed between the two looks.
+		c.addSteal(s, s.by-p.mono)
 	}
 	c.st.Samples++
-	c.st.MonoNs, c.st.TSC = s.mono, s.tsc
+	c.st.MonoNs, c.st.TSC, c.st.StealNs = s.mono, s.tsc, sum(s.steal)
+	// Steal is copied, because the caller reuses the slice.
+	s.steal = append(c.prev.steal[:0], s.steal...)
 	c.prev = s
 }
 
-func (c *clockState) addSteal(s sample) {
+func (c *clockState) addSteal(s sample, d int64) {
 	const granule = 2 * int64(time.Second) / userHz
-	d := s.by - c.stealAt // no less than what passed between the two looks
-	for i := range min(len(s.steal), len(c.steal)) {
-		switch grown := s.steal[i] - c.steal[i]; {
+	for i := range min(len(s.steal), len(c.prev.steal)) {
+		switch grown := s.steal[i] - c.prev.steal[i]; {
 		case grown < 0:
 			c.note(check.StealBack, s.mono, -grown)
 		case grown > d+granule:
 			c.note(check.StealJump, s.mono, grown-d)
 		}
 	}
-	c.st.StealNs = sum(s.steal)
-	// Copied, because the caller reuses the slice.
-	c.steal, c.stealAt = append(c.steal[:0], s.steal...), s.mono
 }
 
 func sum(ns []int64) (all int64) {
@@ -219,19 +213,17 @@ func (w *watcher) run(tty *console) {
 	if err := foreground(); err != nil {
 		tty.complain(err)
 	}
-	for i, prev, files := 0, monotonic(), int64(0); ; i++ {
+	for i, prev := 0, monotonic(); ; i++ {
 		sleepUntil(prev + int64(w.every))
 		if w.vcpus > 1 {
 			if err := pin(i % w.vcpus); err != nil {
 				tty.complain(err)
 			}
 		}
-		s := w.look()
-		if s.mono >= files {
-			if err := w.lookFiles(&s); err != nil {
-				tty.complain(err)
-			}
-			files = s.mono + int64(filesEvery)
+		s, err := w.look()
+		if err != nil {
+			tty.complain(err)
+			continue
 		}
 		w.mu.Lock()
 		w.state.add(s, w.every)
@@ -240,25 +232,20 @@ func (w *watcher) run(tty *console) {
 	}
 }
 
-func (w *watcher) look() (s sample) {
+func (w *watcher) look() (s sample, err error) {
 	var width uint64
 	s.tsc, s.mono, width = pair()
 	s.loose = width > w.hz/1000 // a millisecond
-	return s
-}
-
-// lookFiles adds what files tell.
-func (w *watcher) lookFiles(s *sample) error {
 	n, err := unix.Pread(int(w.stat.Fd()), w.buf[:], 0)
 	if err != nil {
-		return fmt.Errorf("read /proc/stat: %w", err)
+		return s, fmt.Errorf("read /proc/stat: %w", err)
 	}
 	w.steal = parseSteal(w.buf[:n], w.steal[:0])
 	if n, err = unix.Pread(int(w.boot.Fd()), w.buf[:], 0); err != nil {
-		return fmt.Errorf("read %s: %w", bootIDFile, err)
+		return s, fmt.Errorf("read %s: %w", bootIDFile, err)
 	}
 	s.steal, s.sameID, s.by = w.steal, string(bytes.TrimSpace(w.buf[:n])) == w.id, monotonic()
-	return nil
+	return s, nil
 }
 
 // tscBack files a step backwards that the gap meter saw.

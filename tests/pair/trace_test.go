@@ -4,6 +4,7 @@ package pair
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 )
 
@@ -29,9 +30,9 @@ func TestCountTrace(t *testing.T) {
 		t.Errorf("%d nested faults, %v; want 3", n, err)
 	}
 	for what, bad := range map[string][]byte{
-		"lost records": append(b, rec(traceLost, 4, true)...),
+		"lost records": slices.Concat(b, rec(traceLost, 4, true)),
 		"a torn end":   b[:len(b)-1],
-		"odd octets":   append(b, 1, 2),
+		"odd octets":   slices.Concat(b, []byte{1, 2}),
 	} {
 		if _, err := CountTrace(bad, TraceNestedFault); err == nil {
 			t.Errorf("%s: no error", what)

@@ -104,6 +104,9 @@ func (h *host) loop(cfg string, rounds, boot int, seed int64) error {
 	}
 	fmt.Printf("restored %d of %d; in %d events lay in the queues, in %d timers were armed\n",
 		done, rounds+boot, all.Queued, all.Timers)
+	if rounds >= 20 && (all.Queued == 0 || all.Timers == 0) {
+		return errors.New("in so many rounds there should have been some of both")
+	}
 	return nil
 }
 

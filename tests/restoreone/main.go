@@ -162,6 +162,11 @@ func (h *host) save(dom abi.DomID, file string, wait time.Duration, queue bool) 
 	if err != nil {
 		return f, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, op.Disable())
+		}
+	}()
 	if err := h.passDaemons(op, dom); err != nil {
 		return f, err
 	}
@@ -227,16 +232,19 @@ func (h *host) freeze(op *kemariop.Client, queue bool) (r kemariop.SyncResult, e
 			time.Sleep(50 * time.Millisecond)
 		}
 		h.stopping = time.Now()
-		if r, err = op.Sync(true); !errors.Is(err, syscall.EAGAIN) {
+		if r, err = op.Sync(true); err == nil {
 			h.stopped = time.Now()
-			return r, err
+			return r, nil
+		}
+		if queue {
+			if uerr := h.ctl.Unpause(op.Domain()); uerr != nil {
+				return r, errors.Join(err, uerr)
+			}
 		}
 		// An application processor is being started: it takes microseconds,
 		// but the guest has to run for it.
-		if queue {
-			if err := h.ctl.Unpause(op.Domain()); err != nil {
-				return r, err
-			}
+		if !errors.Is(err, syscall.EAGAIN) {
+			return r, err
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -78,7 +78,7 @@ func TestRestoreOne(t *testing.T) {
 		return
 	}
 	for i := range hosts {
-		if err := across(ctx, t, hosts[i], hosts[1-i]); err != nil {
+		if err := across(ctx, t, i+1, hosts[i], hosts[1-i]); err != nil {
 			t.Errorf("from %s to %s: %v", hosts[i].Name, hosts[1-i].Name, err)
 		}
 	}
@@ -101,9 +101,8 @@ func loop(ctx context.Context, t *testing.T, h *lab.Host, vcpus, rounds, boot, s
 }
 
 // across saves a guest on one host and lets it go on on another.
-func across(ctx context.Context, t *testing.T, from, to *lab.Host) error {
-	const script = `set -e
-xl create /opt/kemari/guest/vcpus2.cfg >/dev/null
+func across(ctx context.Context, t *testing.T, vcpus int, from, to *lab.Host) error {
+	script := fmt.Sprintf("set -e\nxl create /opt/kemari/guest/vcpus%d.cfg >/dev/null", vcpus) + `
 n=0
 until grep -q "^tick 2 " /var/log/xen/guest-restoreone.log; do
 	sleep 1; n=$((n+1)); test $n -lt 120

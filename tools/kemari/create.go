@@ -116,7 +116,7 @@ func hookGuest(name string) (*config.Guest, error) {
 		}
 	}
 	if s := os.Getenv("KEMARI_FT_INTERVAL_MS"); s != "" {
-		ms, err := strconv.ParseUint(s, 10, 16)
+		ms, err := strconv.ParseUint(s, 10, 32)
 		if err != nil || ms == 0 {
 			return nil, fmt.Errorf("%s: ft_interval_ms: %.40q is not a number of milliseconds", name, s)
 		}

@@ -92,6 +92,7 @@ func TestParseRefuses(t *testing.T) {
 		`{"version":1,"op":"prepare","name":"web"}`:                       "UUID",
 		`{"version":1,"op":"status","rm":"-rf"}`:                          "unknown field",
 		`{"version":1,"op":"status"} {}`:                                  "readable",
+		`{"version":1,"op":"protect","guest":"x","interval":9999999}`:     "allowed: 10ms to 1m0s",
 		`{"version":1,"op":"protect","guest":"x","interval":-1}`:          "allowed: 10ms to 1m0s",
 		`{"version":1,"op":"protect","guest":"x","interval":61000000000}`: "1m1s; allowed",
 		`junk`: "readable",

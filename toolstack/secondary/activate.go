@@ -205,8 +205,10 @@ func (s *Shell) clearFIFO(always []stream.AlwaysPage) error {
 // Resume lets the guest run, unless the toolstack's own pause still holds it.
 func (s *Shell) Resume() error { return s.op.Resume() }
 
-// fitTSC says why a guest cannot go on with this host's TSC, and sees to it that
-// Xen need not emulate one for it (tsc_set_info(), arch/x86/time.c).
+// fitTSC says why a guest cannot go on with this host's TSC. If the rates are near
+// enough it gives the shell this host's, since no two hosts measure the same one,
+// and Xen would emulate the other for the rest of the guest's life
+// (tsc_set_info(), arch/x86/time.c).
 func fitTSC(g *xlstream.Guest, hostkHz uint32) error {
 	ctx, err := hvmctx.Parse(g.HVMContext)
 	if err != nil {
@@ -224,8 +226,8 @@ func fitTSC(g *xlstream.Guest, hostkHz uint32) error {
 }
 
 // localTSC replaces the TSC rate of a HVM context by this host's, if it is
-// near enough: otherwise Xen would emulate the guest's TSC for the rest of its
-// life, since no two hosts measure the same rate.
+// near enough: Xen takes it for the rate of the shell's TSC (arch_hvm_load()),
+// which fitTSC has made this host's.
 func (s *Shell) localTSC(blob []byte) ([]byte, error) {
 	ctx, err := hvmctx.Parse(blob)
 	if err != nil {

@@ -164,8 +164,8 @@ func (c *Context) Header() Header {
 	}
 }
 
-// SetGTSCkHz sets the TSC frequency which the guest was promised. Xen compares
-// it with the host's when it loads the context (arch_hvm_load()).
+// SetGTSCkHz sets the TSC frequency which the guest was promised. Xen takes it for
+// the domain's when it loads the context (arch_hvm_load()).
 func (c *Context) SetGTSCkHz(khz uint32) {
 	binary.LittleEndian.PutUint32(c.records[0].Data[offGTSC:], khz)
 }
