@@ -21,6 +21,7 @@ $(printf '%-7s %5d s  %s' "$verdict" $(($(date +%s) - began)) "$name")"
 part unit         make -s unit
 part broken       make -s broken
 part hvpatch-test make -s hvpatch-test
+part exerciser    make -s exerciser
 part restore-one  make -s restore-one ROUNDS="${ROUNDS:-4}"
 part soak         make -s soak N="${N:-3}"
 

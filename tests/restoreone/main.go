@@ -206,8 +206,12 @@ func (h *host) save(dom abi.DomID, file string, wait time.Duration, queue bool) 
 	defer func() { err = errors.Join(err, out.Close()) }()
 	buf := bufio.NewWriterSize(out, 1<<20)
 	w := stream.NewWriter(buf)
+	phys, err := h.ctl.Physinfo()
+	if err != nil {
+		return f, err
+	}
 	if err := w.Hello(stream.Hello{Role: stream.Primary, ABI: kemariop.InterfaceVersion, Generation: 1,
-		Guest: info.UUID, Host: uuid.New(), DomID: dom, TSCkHz: d.TSC.KHz,
+		Guest: info.UUID, Host: uuid.New(), DomID: dom, TSCkHz: phys.CPUkHz,
 		CPUVendor: "AuthenticAMD", XenVersion: fmt.Sprintf("%d.%d", d.XenMajor, d.XenMinor)}); err != nil {
 		return f, err
 	}

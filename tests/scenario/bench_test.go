@@ -297,7 +297,7 @@ func startRemus(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) 
 	return ended
 }
 
-// checkpointed is what xl_save says when the pages of one are sent: as many as
+// checkpointed is what libxl-save-helper says when the pages of one are sent: as many as
 // there are (xc_report_progress_step(), tools/libs/guest/xg_sr_save.c).
 var checkpointed = regexp.MustCompile(`(\d+)/(\d+)\s+100%`)
 

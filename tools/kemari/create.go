@@ -117,10 +117,11 @@ func hookGuest(name string) (*config.Guest, error) {
 	}
 	if s := os.Getenv("KEMARI_FT_INTERVAL_MS"); s != "" {
 		ms, err := strconv.ParseUint(s, 10, 32)
-		if err != nil || ms == 0 {
-			return nil, fmt.Errorf("%s: ft_interval_ms: %.40q is not a number of milliseconds", name, s)
+		ft.Interval = time.Duration(ms) * time.Millisecond
+		if err != nil || ft.Interval < config.MinInterval || ft.Interval > config.MaxInterval {
+			return nil, fmt.Errorf("%s: ft_interval_ms: %.40q; allowed: a number from %d to %d",
+				name, s, config.MinInterval.Milliseconds(), config.MaxInterval.Milliseconds())
 		}
-		ft.Interval = time.Duration(ms) * time.Millisecond // the daemon knows the bounds
 	}
 	return ft, nil
 }

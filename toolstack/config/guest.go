@@ -36,7 +36,7 @@ func ParseGuest(f *xlcfg.File, host *Host) (*Guest, error) {
 			return nil
 		},
 		"ft_peer":        setURI(&g.Peer),
-		"ft_interval_ms": setNumber(int(MinInterval/time.Millisecond), int(MaxInterval/time.Millisecond), millis(&g.Interval)),
+		"ft_interval_ms": setNumber(int(MinInterval.Milliseconds()), int(MaxInterval.Milliseconds()), millis(&g.Interval)),
 	}
 	ours := func(key string) bool { return key == "ft" || strings.HasPrefix(key, "ft_") }
 	errs := keys.decode(f, ours)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kemari-ft/kemari/toolstack/config"
 )
 
 func listen(t *testing.T, h Handler) string {
@@ -108,7 +110,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"version":1}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := Parse(line)
-		if err == nil && (r.Version != Version || r.Op == OpProtect && r.Guest == "" || r.Interval < 0 || r.Interval > time.Minute) {
+		if err == nil && (r.Version != Version || r.Op == OpProtect && r.Guest == "" || r.Interval != 0 && (r.Interval < config.MinInterval || r.Interval > config.MaxInterval)) {
 			t.Errorf("accepted %q as %+v", line, r)
 		}
 	})
