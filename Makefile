@@ -11,7 +11,7 @@ endif
 export PATH := $(dir $(GO)):$(PATH)
 SCENARIO = $(GO) test -tags lab -count=1 -v -timeout 80m ./tests/scenario
 
-.PHONY: all test unit broken hvpatch hvpatch-test exerciser restore-one soak demo bench failover
+.PHONY: all test unit broken hvpatch hvpatch-test exerciser restore-one handover soak demo bench failover
 
 all:
 	CGO_ENABLED=0 $(GO) build ./...
@@ -32,7 +32,9 @@ hvpatch:
 	hvpatch/build.sh
 
 hvpatch-test:
-	$(MAKE) -C hvpatch/tests XEN=$$($(GO) run ./tools/lab cache xen-source) run
+	xen=$$($(GO) run ./tools/lab cache xen-source) && \
+	$(MAKE) -C hvpatch/tests XEN=$$xen run && \
+	XEN_SRC=$$xen $(GO) test -count=1 -run Golden ./xen/abi ./xen/kemariop
 
 ROUNDS ?= 200
 restore-one:
@@ -41,6 +43,11 @@ restore-one:
 # Every operation of the hypervisor's interface, with its errors and edges.
 exerciser:
 	$(SCENARIO) -run '^TestExerciser$$'
+
+# Guests given to the other host by an operator, rebooted and destroyed there; and
+# the tests of xen/ that need a Xen.
+handover:
+	$(SCENARIO) -run '^TestHandOver$$'
 
 # Power cuts at different instants, N times. SEED=... makes the same choices
 # again, INSTANT=boot,idle takes some kinds only; see tests/scenario/soak_test.go.

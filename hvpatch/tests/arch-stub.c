@@ -33,6 +33,7 @@ int arch_kemari_save(struct kemari *k)
 
 int arch_kemari_restore(struct kemari *k, const void *buf, unsigned int size)
 {
+    k->changed = true;
     return stub_restore;
 }
 

@@ -60,7 +60,7 @@ int evtchn_fifo_expand_array(struct domain *d,
     return 0;
 }
 
-unsigned int evtchn_fifo_array_gfns(const struct domain *d, uint64_t gfns[],
+unsigned int evtchn_fifo_array_gfns(struct domain *d, uint64_t gfns[],
                                     unsigned int max)
 {
     unsigned int i, nr = min(max, d->nr_fifo);
@@ -112,7 +112,10 @@ bool evtchn_get_state(struct domain *d, evtchn_port_t port,
                   chn->state == ECS_VIRQ ? EVTCHNSTAT_virq :
                   chn->state == ECS_IPI ? EVTCHNSTAT_ipi :
                   EVTCHNSTAT_interdomain,
-        .u = chn->state == ECS_VIRQ ? chn->u.virq : 0,
+        .u = chn->state == ECS_VIRQ ? chn->u.virq :
+             chn->state == ECS_UNBOUND ? chn->u.unbound.remote_domid :
+             chn->state == ECS_INTERDOMAIN ?
+             chn->u.interdomain.remote_dom->domain_id : 0,
     };
 
     return !chn->xen_consumer && chn->state != ECS_FREE;
@@ -199,6 +202,11 @@ size_t hvm_save_size(struct domain *d)
 
 int hvm_save(struct domain *d, hvm_domain_context_t *h)
 {
+    const uint8_t *shared = (const uint8_t *)d->kemari->shared;
+
+    /* It reads again what it has written: not where others can write. */
+    assert(h->data + h->size <= shared ||
+           h->data >= shared + d->kemari->nr_frames * PAGE_SIZE);
     assert(h->size >= 1000);
     memset(h->data, 0x48, 996);
     h->cur = 996;

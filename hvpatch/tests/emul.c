@@ -5,6 +5,8 @@ struct domain guest, dom0;
 struct vcpu *current;
 s_time_t emul_now;
 unsigned int emul_preempt;
+unsigned long emul_stuck_gfn = ~0UL;
+bool emul_no_log_dirty;
 int emul_fail_alloc = -1;
 unsigned int emul_pages;
 void (*emul_flush_hook)(struct domain *d);
@@ -196,6 +198,15 @@ int paging_log_dirty_enable(struct domain *d)
     if ( d->log_dirty )
         return -EINVAL;
 
+    if ( emul_no_log_dirty )
+    {
+        /* A page was marked while it was being tried. */
+        paging_lock(d);
+        kemari_dirty_lost(d);
+        paging_unlock(d);
+        return -ENOMEM;
+    }
+
     d->log_dirty = true;
     for ( i = 0; i < EMUL_GFNS; i++ )
         d->dirty[i] = d->writable[i] = false;
@@ -250,6 +261,8 @@ int p2m_change_type_one(struct domain *d, unsigned long gfn, int ot, int nt)
 
     if ( !d->writable[gfn] )
         return -EBUSY;
+    if ( gfn == emul_stuck_gfn )
+        return -ENOMEM;
 
     d->writable[gfn] = false;
 
@@ -305,6 +318,7 @@ static void init_domain(struct domain *d, domid_t domid)
     memset(d, 0, sizeof(*d));
     d->domain_id = domid;
     d->max_vcpus = 2;
+    d->max_grant_frames = 64;
     for ( i = 0; i < d->max_vcpus; i++ )
     {
         d->vcpus[i].domain = d;

@@ -300,7 +300,7 @@ struct domain {
     unsigned long vm_assist;
     void *evtchn_fifo, *shared_info;
     uint64_t fifo_gfn[8];
-    unsigned int nr_fifo, nr_grant_frames;
+    unsigned int nr_fifo, nr_grant_frames, max_grant_frames;
     unsigned long watchdog_inuse_map;
     unsigned int vmtrace_size;
     struct {
@@ -356,6 +356,7 @@ static inline void emul_unlock_bool(bool *b) { assert(*b); *b = false; }
 #define p2m_lock(p)   emul_lock_bool(&(p)->locked)
 #define p2m_unlock(p) emul_unlock_bool(&(p)->locked)
 
+#define paging_mode_log_dirty(d) ((d)->log_dirty)
 int paging_log_dirty_enable(struct domain *d);
 int paging_log_dirty_disable(struct domain *d, bool resuming);
 void paging_mark_pfn_dirty(struct domain *d, pfn_t pfn);
@@ -363,6 +364,10 @@ void paging_mark_pfn_clean(struct domain *d, pfn_t pfn);
 int p2m_change_type_one(struct domain *d, unsigned long gfn, int ot, int nt);
 void p2m_flush_hardware_cached_dirty(struct domain *d);
 #define hvm_asid_flush_vcpu(v) ((void)(v)->domain->flushed++)
+
+/* Pages of which the p2m cannot be changed; whether log-dirty mode can be on. */
+extern unsigned long emul_stuck_gfn;
+extern bool emul_no_log_dirty;
 
 /* Calls to hypercall_preempt_check() until it says yes; 0: never. */
 extern unsigned int emul_preempt;
@@ -386,6 +391,7 @@ void kemari_set_pending(struct vcpu *v, struct evtchn *chn);
 #define has_arch_pdevs(d) false
 #define nestedhvm_enabled(d) false
 #define altp2m_active(d) false
+#define is_viridian_domain(d) false
 #define mem_sharing_enabled(d) false
 #define p2m_pod_active(d) false
 #define X86_EMU_LAPIC 1
@@ -404,7 +410,7 @@ void kemari_set_pending(struct vcpu *v, struct evtchn *chn);
 #define mfn_to_gfn(d, m) _gfn(mfn_x(m))
 #define virt_to_mfn(p) ((unsigned long)(p))
 #define XENMEM_resource_grant_table_id_shared 0
-#define gnttab_resource_max_frames(d, id) 64
+#define gnttab_resource_max_frames(d, id) ((d)->max_grant_frames)
 #define gnttab_is_v1_only(d) true
 bool gnttab_shared_frame_gfn(struct domain *d, unsigned int idx, gfn_t *gfn);
 #define EVTCHN_FIFO_MAX_QUEUES 16
@@ -418,7 +424,7 @@ struct evtchn_expand_array { uint64_t array_gfn; };
 int evtchn_fifo_init_control(struct domain *d, struct evtchn_init_control *ic);
 int evtchn_fifo_expand_array(struct domain *d,
                              const struct evtchn_expand_array *ea);
-unsigned int evtchn_fifo_array_gfns(const struct domain *d, uint64_t gfns[],
+unsigned int evtchn_fifo_array_gfns(struct domain *d, uint64_t gfns[],
                                     unsigned int max);
 paddr_t evtchn_fifo_get_queues(const struct vcpu *v, uint32_t tails[]);
 void evtchn_fifo_set_queues(struct vcpu *v, const uint32_t tails[]);
@@ -446,7 +452,8 @@ void hvm_restart_tsc(struct domain *d);
 #define hvm_get_guest_time_fixed(v, at) ((void)(v), (at))
 #define gtime_to_gtsc(d, t) (t)
 #define hvm_set_tsc_offset(v, offset, at) ((void)(v))
-#define force_update_vcpu_system_time(v) ((void)0)
+/* It writes to a linear address of the current domain's. */
+#define force_update_vcpu_system_time(v) assert((v) == current)
 #define update_domain_wallclock_time(d) ((void)0)
 #define vcpu_info(v, field) ((v)->info.field)
 #define hvm_assert_evtchn_irq(v) ((void)(v)->upcalls++)

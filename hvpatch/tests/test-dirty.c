@@ -180,6 +180,23 @@ static void lost_until_disabled(void)
     CHECK_EQ(guest.pause_count, 0);
 }
 
+/* A page that could not be write protected again would be written unseen. */
+static void not_rearmed(void)
+{
+    struct xen_kemari_sync s;
+
+    protect(MAX, MARK);
+    emul_write(6);
+    emul_stuck_gfn = 6;
+    s = close_epoch();
+    emul_stuck_gfn = ~0UL;
+    CHECK(listed(&s, 6));
+    run(1);
+    CHECK_EQ(guest.pause_count, 1);
+    s = close_epoch();
+    CHECK_EQ(s.flags, XEN_KEMARI_LOST);
+}
+
 static void p2m_changed(void)
 {
     struct xen_kemari_sync s;
@@ -381,6 +398,7 @@ int main(void)
     RUN(trigger_at_mark);
     RUN(overflow);
     RUN(lost_until_disabled);
+    RUN(not_rearmed);
     RUN(p2m_changed);
     RUN(frozen_writes);
     RUN(preempted);

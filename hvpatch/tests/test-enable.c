@@ -43,6 +43,16 @@ static void enable_errors(void)
     guest.max_evtchn_port = EMUL_PORTS - 1;
     clean();
 
+    guest.max_vcpus = 0;
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 8, 8), -EINVAL);
+    guest.max_vcpus = 2;
+    clean();
+
+    emul_no_log_dirty = true;
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 8, 8), -ENOMEM);
+    emul_no_log_dirty = false;
+    clean();
+
     /* Live migration is on its way. */
     guest.log_dirty = true;
     CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 8, 8), -EBUSY);
@@ -207,6 +217,32 @@ static void save_fails(void)
     CHECK_EQ(s.flags, XEN_KEMARI_LOST);
 }
 
+/* A guest that becomes what enable would have refused is not copied on. */
+static void refused_later(void)
+{
+    struct xen_kemari_sync s;
+    int rc;
+
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 8, 8), 0);
+    stub_check = -EOPNOTSUPP;
+    rc = op_sync(HARVEST, &s, NULL);
+    stub_check = 0;
+    CHECK_EQ(rc, 0);
+    CHECK_EQ(s.flags, XEN_KEMARI_LOST);
+    CHECK_EQ(s.state_len, 0);
+}
+
+/* What one toolstack let pass, the next one may want to hold. */
+static void taps_are_forgotten(void)
+{
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 8, 8), 0);
+    CHECK_EQ(op_tap(5, XEN_KEMARI_TAP_PASS), 0);
+    CHECK_EQ(op(XEN_KEMARI_OP_disable, 0), 0);
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 8, 8), 0);
+    emul_send(5);
+    CHECK_EQ(guest.evtchn[5].sent, 0);
+}
+
 static int set_state(const void *buf, unsigned int size)
 {
     struct xen_domctl_kemari_op o = {
@@ -280,6 +316,7 @@ static void failed_state(void)
     stub_restore = 0;
     CHECK_EQ(set_state(buf, sizeof(buf)), -EBUSY);
     CHECK_EQ(op(XEN_KEMARI_OP_resume, 0), -EINVAL);
+    CHECK_EQ(op(XEN_KEMARI_OP_disable, 0), -EBUSY);
     CHECK_EQ(guest.pause_count, 2);
 }
 
@@ -301,6 +338,8 @@ int main(void)
     RUN(status);
     RUN(buffer);
     RUN(save_fails);
+    RUN(refused_later);
+    RUN(taps_are_forgotten);
     RUN(secondary);
     RUN(failed_state);
     RUN(secondary_given_up);

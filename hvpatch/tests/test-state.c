@@ -198,6 +198,31 @@ static void round_trip(void)
     CHECK_EQ(guest.pause_count, 1);
 }
 
+/* Event channels to others than the toolstack cannot be held. */
+static void foreign_channel(void)
+{
+    struct xen_kemari_sync s;
+
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 64, 64), 0);
+    CHECK_EQ(op_sync(HARVEST, &s, NULL), 0);
+    CHECK_EQ(s.flags, 0);
+    CHECK_EQ(op_release(OUT | UNPAUSE, s.epoch), 0);
+
+    guest.evtchn[18].state = ECS_UNBOUND;
+    guest.evtchn[18].u.unbound.remote_domid = 5;
+    CHECK_EQ(op_sync(HARVEST, &s, NULL), 0);
+    CHECK_EQ(s.flags, XEN_KEMARI_LOST);
+}
+
+/* The list of pages has room for so many grant frames. */
+static void too_many_grant_frames(void)
+{
+    guest.max_grant_frames = 4097;
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 64, 64), -EOPNOTSUPP);
+    guest.max_grant_frames = 4096;
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 64, 64), 0);
+}
+
 /* With the two level ABI; and with a FIFO that has no pages as yet. */
 static void early_boot(void)
 {
@@ -445,6 +470,8 @@ static void fuzz(void)
 int main(void)
 {
     RUN(round_trip);
+    RUN(foreign_channel);
+    RUN(too_many_grant_frames);
     RUN(early_boot);
     RUN(far_timer);
     RUN(malformed);

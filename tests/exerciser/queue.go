@@ -110,6 +110,38 @@ func (t *try) restored() (*guest, queues, *kemariop.State) {
 }
 
 var queueCases = []testCase{
+	{"time-area-by-linear-address", func(t *try) {
+		// Whose address it is depends on who runs: not the toolstack's.
+		g := t.guest(guestSpec{})
+		st := t.stateOf(g)
+		page, err := t.hc.Alloc(abi.PageSize)
+		t.must(err)
+		defer page.Free()
+		st.VCPUs[0].TimeArea = page.Addr()
+		t.want("enable", g.enable(secondary, 0, 0), 0)
+		t.want("set_state", t.records(g, st.Encode()), 0)
+		t.want("resume", g.op(opResume, 0), 0)
+		for i, b := range page.Bytes() {
+			if b != 0 {
+				t.fail("Xen wrote to the toolstack's memory, at octet %d", i)
+				break
+			}
+		}
+	}},
+	{"global-virq-on-another-vcpu", func(t *try) {
+		// A guest may bind VIRQ_ARGO and the like to any vCPU.
+		const virqARGO = 11
+		g := t.guest(guestSpec{vcpus: 2})
+		st := t.stateOf(g)
+		st.Evtchns = append(st.Evtchns, kemariop.EvtchnRec{Port: 40, Status: abi.EvtchnStatVIRQ, VCPU: 1, VIRQOrRemote: virqARGO})
+		t.want("enable", g.enable(secondary, 0, 0), 0)
+		t.want("set_state", t.records(g, st.Encode()), 0)
+		t.want("resume", g.op(opResume, 0), 0)
+		got, err := t.ctl.EvtchnStatus(g.dom, 40)
+		t.must(err)
+		equal(t, "status", got.Status, uint32(abi.EvtchnStatVIRQ))
+		equal(t, "vCPU", got.VCPU, abi.VCPU(1))
+	}},
 	{"sparse-ports", func(t *try) {
 		g, _, st := t.restored()
 		for port := abi.Port(1); port <= 1023; port++ {
@@ -207,7 +239,7 @@ var queueCases = []testCase{
 			spoil(st)
 			t.want("enable", g.enable(secondary, 0, 0), 0)
 			t.want("set_state", t.records(g, st.Encode()), syscall.EINVAL)
-			t.want("disable", g.disable(), 0)
+			t.want("disable", g.disable(), syscall.EBUSY) // it is half a guest
 		}
 	}},
 }
