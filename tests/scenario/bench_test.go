@@ -187,7 +187,7 @@ func syncs(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest, load 
 	x := m.sync
 	t.Logf("  paused %s: trigger %s, freeze and look %s, xenstore %s, harvest %s, copy %s (of which sending %s), acknowledgement %s, release %s",
 		ms(x.Pause), ms(x.Wake), ms(x.Look), ms(x.Store), ms(x.Harvest), ms(x.Copy), ms(x.Send), ms(x.Ack), ms(x.Release))
-	t.Logf("  %d entries in the dirty list, %d pages sent, %d zero, %d always sent, %d octets", x.Dirty, x.Pages, x.Zeros, x.Always, x.Octets)
+	t.Logf("  %d entries in the dirty list, %d of them unchanged, %d pages sent, %d zero, %d always sent, %d octets", x.Dirty, x.Same, x.Pages, x.Zeros, x.Always, x.Octets)
 	t.Logf("  kemarid while it was paused: %s", effort(x))
 	t.Logf("  %d stops for reads only, %d syncs put off by xenstore", st.Reads-first.Reads, st.PutOff-first.PutOff)
 	t.Logf("  as the guest sees it: %s", m.gaps)

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/hashicorp/go-hclog"
@@ -22,6 +23,12 @@ import (
 )
 
 func main() {
+	// With one only, as in a dom0 with one vCPU, Go's scheduler takes it from
+	// each goroutine whose system call is not over at once, and wakes another
+	// thread to have it. An idle second one makes it leave that.
+	if runtime.GOMAXPROCS(0) == 1 {
+		runtime.GOMAXPROCS(2)
+	}
 	file := flag.String("config", config.File, "configuration of this host, see kemari.conf(5)")
 	debug := flag.Bool("debug", false, "log more")
 	flag.Parse()

@@ -51,6 +51,25 @@ func (w writer) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// Cork and Flush are for connections that can gather what is written, see
+// stream.Corker; the others write at once.
+func (w writer) Cork() {
+	if c, ok := w.l.conn.(stream.Corker); ok {
+		c.Cork()
+	}
+}
+
+func (w writer) Flush() error {
+	c, ok := w.l.conn.(stream.Corker)
+	if !ok {
+		return nil
+	}
+	start := time.Now()
+	err := c.Flush()
+	w.l.spent.Add(int64(time.Since(start)))
+	return err
+}
+
 // Read reads from the connection, for a stream.Reader. When the peer was refused
 // it ends with net.ErrClosed.
 func (l *Conn) Read(b []byte) (int, error) {

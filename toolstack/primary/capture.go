@@ -36,6 +36,9 @@ type Capture struct {
 	rings      []stream.AlwaysPage // those of the disks, likewise
 	store      []byte              // image of the store page
 	left       []abi.GFN           // no always-sent pages any more, since the last commit
+	progress   func(pages uint64)  // told of a full epoch, if not nil
+	known      known               // pages other than those that are always sent
+	same       uint32              // pages of the last epoch that were not sent: the secondary has them
 	sent       map[abi.GFN][]byte  // always-sent pages as the secondary knows them
 	sentKind   map[abi.GFN]stream.AlwaysKind
 	always     []stream.AlwaysPage // reused
@@ -104,9 +107,10 @@ func (c *Capture) Fixed(kind stream.AlwaysKind) []byte {
 // which was found quiet. xenstored writes to the page itself at any time.
 func (c *Capture) SetStore(image []byte) { c.store = image }
 
-// Forget makes the next epoch carry all always-sent pages with their contents:
-// the one before did not reach the secondary, or who sent it is not known.
+// Forget makes the next epoch carry all its pages with their contents: the one
+// before did not reach the secondary, or who sent it is not known.
 func (c *Capture) Forget() {
+	c.known.forgetAll()
 	for gfn := range c.sentKind {
 		c.sentKind[gfn] = ^stream.AlwaysKind(0)
 	}
@@ -153,12 +157,16 @@ func (c *Capture) Epoch(w *stream.Writer, generation, number uint64, r kemariop.
 		return none, err
 	}
 	if full {
+		n := uint64(0)
 		for gfn, page := range c.mem.All() {
 			if c.alwaysGFNs[gfn] {
 				continue
 			}
 			if err := w.Page(gfn, page); err != nil {
 				return none, err
+			}
+			if n++; n%serveEvery == 0 && c.progress != nil {
+				c.progress(n)
 			}
 		}
 	} else if err := c.writePages(w); err != nil {
@@ -233,15 +241,20 @@ func (c *Capture) changes(r kemariop.SyncResult) error {
 func (c *Capture) writePages(w *stream.Writer) error {
 	slices.Sort(c.pages)
 	c.pages = slices.Compact(c.pages)
+	c.same = 0
 	for _, gfn := range c.pages {
 		if c.alwaysGFNs[gfn] {
 			continue
 		}
 		var err error
-		if page := c.mem.Page(gfn); page != nil {
-			err = w.Page(gfn, page)
-		} else {
+		switch page := c.mem.Page(gfn); {
+		case page == nil:
+			c.known.forget(gfn)
 			err = w.Hole(gfn)
+		case c.known.tell(gfn, page):
+			c.same++
+		default:
+			err = w.Page(gfn, page)
 		}
 		if err != nil {
 			return err
@@ -306,6 +319,7 @@ func (c *Capture) addAlways(kind stream.AlwaysKind, index uint32, gfn abi.GFN, p
 		return fmt.Errorf("%s: gfn %#x is in use by Xen, but there is no page", c.dom, gfn)
 	}
 	c.alwaysGFNs[gfn] = true
+	c.known.forget(gfn)
 	p := stream.AlwaysPage{Kind: kind, Index: index, GFN: gfn}
 	known := c.sent[gfn]
 	if known == nil {

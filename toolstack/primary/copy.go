@@ -73,6 +73,7 @@ func (s *Session) copyAll(generation uint64) error {
 	}
 	if info.Is(abi.DomInfPaused) {
 		// Created and not yet started: nothing to race with.
+		s.capture.progress = func(n uint64) { s.status.progress(n, info.TotalPages) }
 		s.copying = 0
 		return s.freezeLast()
 	}

@@ -31,6 +31,7 @@ type Sync struct {
 
 	Dirty  uint32 `json:"dirty"` // entries of Xen's list
 	Always uint32 `json:"always"`
+	Same   uint32 `json:"same"`  // dirtied and not sent: the secondary has these contents
 	Pages  uint64 `json:"pages"` // sent with contents
 	Zeros  uint64 `json:"zeros"`
 	Holes  uint64 `json:"holes"`
@@ -71,14 +72,14 @@ func (m *meter) mark(part *time.Duration) {
 	m.last = t
 }
 
-func (m *meter) sent(shared *kemariop.Shared, r kemariop.SyncResult, sent stream.Sent, writing time.Duration) {
+func (m *meter) sent(c *Capture, r kemariop.SyncResult, sent stream.Sent, writing time.Duration) {
 	m.mark(&m.now.Copy)
 	m.now.Send = writing
-	trigger, frozen, _ := shared.Times()
+	trigger, frozen, _ := c.Shared().Times()
 	if frozen > trigger {
 		m.now.Wake = time.Duration(frozen - trigger)
 	}
-	m.now.Dirty, m.now.Always = r.DirtyNr, r.AlwaysNr
+	m.now.Dirty, m.now.Always, m.now.Same = r.DirtyNr, r.AlwaysNr, c.same
 	m.now.Pages, m.now.Zeros, m.now.Holes, m.now.Octets = sent.Pages, sent.Zeros, sent.Holes, sent.Octets
 }
 

@@ -183,7 +183,7 @@ func (s *Session) sendEpoch(a replica.SendEpoch) error {
 	} else {
 		sent, err = s.capture.Epoch(s.conn.Writer, a.Generation, a.Epoch, s.xen, a.Full, s.rings, s.nodes)
 	}
-	s.measure.sent(s.capture.Shared(), s.xen, sent, s.conn.Spent()-spent)
+	s.measure.sent(s.capture, s.xen, sent, s.conn.Spent()-spent)
 	if err == nil {
 		return nil
 	}

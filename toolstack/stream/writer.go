@@ -16,9 +16,12 @@ import (
 // Writer writes one direction of a stream.  Heartbeat may be called at any
 // time; all other methods belong to one goroutine.
 type Writer struct {
-	mu  sync.Mutex // one record at a time; protects w, err, and started
-	w   io.Writer
-	err error
+	mu sync.Mutex // one record at a time; protects w, cork, corked, err, and started
+	w  io.Writer
+	// cork is w, if that can gather the records of an epoch.
+	cork   Corker
+	corked bool
+	err    error
 	// started is set once the stream header has been written.
 	started bool
 
@@ -55,9 +58,18 @@ type Sent struct {
 	Octets              uint64
 }
 
-// NewWriter makes a writer.  The stream header precedes the first record.
+// A Corker gathers what is written to it after Cork until Flush, or until it
+// has enough, and then writes all of it.
+type Corker interface {
+	Cork()
+	Flush() error
+}
+
+// NewWriter makes a writer.  The stream header precedes the first record.  If w
+// is a Corker, the records of an epoch are gathered.
 func NewWriter(w io.Writer) *Writer {
 	wr := &Writer{w: w}
+	wr.cork, _ = w.(Corker)
 	switch w.(type) {
 	case *net.TCPConn, *net.UnixConn: // those for which net.Buffers is one writev
 		wr.vectored = true
@@ -101,7 +113,8 @@ func (w *Writer) EndGuest(generation uint64, why Reason) error {
 	return w.words(TypeEnd, generation, uint64(why))
 }
 
-// Heartbeat sends HEARTBEAT, also between two records of an epoch.
+// Heartbeat sends HEARTBEAT, also between two records of an epoch, and with it
+// what was gathered of that: it must not wait for pages.
 func (w *Writer) Heartbeat(generation, sequence uint64) error {
 	var b [recHeaderLen + twoWordsLen]byte
 	le.PutUint32(b[0:], uint32(TypeHeartbeat))
@@ -111,6 +124,10 @@ func (w *Writer) Heartbeat(generation, sequence uint64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.write(b[:])
+	w.flush()
+	if w.corked {
+		w.cork.Cork()
+	}
 	return w.err
 }
 
@@ -122,6 +139,7 @@ func (w *Writer) Begin(generation, epoch uint64, full bool) error {
 	}
 	w.open, w.full, w.generation, w.epoch = true, full, generation, epoch
 	w.sum, w.octets = tally{}, 0
+	w.gather()
 	var flags uint64
 	if full {
 		flags = beginFull
@@ -217,6 +235,8 @@ func (w *Writer) End() (Sent, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.write(w.head)
+	w.corked = false
+	w.flush()
 	return Sent{Pages: w.sum.pages, Zeros: w.sum.zeros, Holes: w.sum.holes, Octets: w.octets}, w.err
 }
 
@@ -273,6 +293,22 @@ func (w *Writer) write(b []byte) {
 	}
 	if w.err == nil {
 		_, w.err = w.w.Write(b)
+	}
+}
+
+func (w *Writer) gather() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cork != nil {
+		w.corked = true
+		w.cork.Cork()
+	}
+}
+
+// flush is called with w.mu held.
+func (w *Writer) flush() {
+	if w.cork != nil && w.err == nil {
+		w.err = w.cork.Flush()
 	}
 }
 

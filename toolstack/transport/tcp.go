@@ -36,7 +36,7 @@ func (t *tcp) Dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %v: %w", t, err)
 	}
-	conn := tls.Client(raw, t.cred.config())
+	conn := secure(raw, tls.Client, t.cred.config())
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("connecting to %v: %w", t, err)
@@ -53,7 +53,7 @@ func (t *tcp) Listen() (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening at %v: %w", t, err)
 	}
-	return tls.NewListener(l, t.cred.config()), nil
+	return &listener{l, t.cred.config()}, nil
 }
 
 // setUserTimeout also serves listeners: accepted sockets inherit the option.

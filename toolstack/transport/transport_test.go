@@ -182,7 +182,7 @@ func TestTCPOptions(t *testing.T) {
 		if err != nil {
 			return
 		}
-		conn.(*tls.Conn).Handshake()
+		conn.(*secured).Handshake()
 		accepted <- conn
 	}()
 	conn, err := (&tcp{address: address, cred: a}).Dial(t.Context())
@@ -193,7 +193,7 @@ func TestTCPOptions(t *testing.T) {
 	other := <-accepted
 	defer other.Close()
 	for side, c := range map[string]net.Conn{"dialled": conn, "accepted": other} {
-		raw, err := c.(*tls.Conn).NetConn().(*net.TCPConn).SyscallConn()
+		raw, err := c.(*secured).below.Conn.(*net.TCPConn).SyscallConn()
 		if err != nil {
 			t.Fatal(err)
 		}
