@@ -52,8 +52,12 @@ func (g *gate) fetched(i uint32, effect bool) {
 // was already made.
 func (g *gate) covered(i uint32) bool { return before(i, g.captured) }
 
-// close begins gating at index at: what was handed out before stays so.
+// close begins gating at index at: what was handed out before stays so. One
+// that is closed stays where it is.
 func (g *gate) close(at uint32) {
+	if g.closed {
+		return
+	}
 	g.closed = true
 	g.limit, g.captured = at, at
 }

@@ -118,6 +118,19 @@ func TestCommitRefusesWhatWasNotCaptured(t *testing.T) {
 	}
 }
 
+// A gate that is closed again stays where it was: what was committed may pass.
+func TestCloseTwice(t *testing.T) {
+	f, r := connect(t)
+	r.Close()
+	f.Put(write)
+	f.Push()
+	if err := r.Commit(capture(t, r).ReqProd); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	next(t, r, gate.Fetched)
+}
+
 func TestOpenLetsEverythingPass(t *testing.T) {
 	f, r := connect(t)
 	r.Close()

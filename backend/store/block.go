@@ -86,6 +86,15 @@ func refuseStack(sysfs fs.FS, dir string, depth int) error {
 	if err == nil && strings.Contains(string(mode), "[writeback]") {
 		return fmt.Errorf("%s caches writes on this host; set its bcache/cache_mode to writethrough", name)
 	}
+	// LVM's dm-cache and dm-writecache, told by the hidden volumes below them: see
+	// lib/activate/dev_manager.c. Their mode is not in sysfs.
+	if uuid, err := fs.ReadFile(sysfs, path.Join(dir, "dm/uuid")); err == nil {
+		for _, part := range []string{"-cdata", "-cmeta", "-corig", "-cvol", "-wcorig"} {
+			if strings.HasSuffix(strings.TrimSpace(string(uuid)), part) {
+				return fmt.Errorf("%s is part of an LVM cache, which may keep writes on this host; use a volume without one", name)
+			}
+		}
+	}
 	slaves, err := fs.ReadDir(sysfs, path.Join(dir, "slaves"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("can not tell what %s lies on: %w", name, err)

@@ -120,10 +120,14 @@ func TestI15HostLocalStorageIsRefused(t *testing.T) {
 		"dev/block/253:1/uevent":                          {Data: []byte("DEVNAME=dm-1\n")},
 		"dev/block/253:1/slaves/dm-9/uevent":              {Data: []byte("DEVNAME=dm-9\n")},
 		"dev/block/253:1/slaves/dm-9/slaves/loop7/uevent": {Data: []byte("DEVNAME=loop7\n")},
+		"dev/block/253:2/uevent":                          {Data: []byte("DEVNAME=dm-2\n")},
+		"dev/block/253:2/dm/uuid":                         {Data: []byte("LVM-Qz5kLm\n")},
+		"dev/block/253:2/slaves/dm-3/uevent":              {Data: []byte("DEVNAME=dm-3\n")},
+		"dev/block/253:2/slaves/dm-3/dm/uuid":             {Data: []byte("LVM-Qz5kTu-cvol\n")},
 	}
 	for dev, refused := range map[string]string{
 		"8:0": "", "43:0": "", "252:1": "", "253:0": "",
-		"7:0": "loop0", "7:1": "loop0p1", "1:0": "ram0", "252:0": "cache_mode", "253:1": "loop7",
+		"7:0": "loop0", "7:1": "loop0p1", "1:0": "ram0", "252:0": "cache_mode", "253:1": "loop7", "253:2": "LVM cache",
 		"9:9": "what device",
 	} {
 		err := refuseHostCache(sysfs, dev)

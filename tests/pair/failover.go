@@ -33,6 +33,10 @@ type Outcome struct {
 // from running.
 const MaxJump = 30 * time.Second
 
+// tickSlack is for what passes between the guest's first instruction on b and
+// the arrival of a tick from there.
+const tickSlack = 3 * time.Second
+
 // Failover cuts the power of a and judges what becomes of the guest on b.
 // before is what the guest said of itself before; nil if it could not be asked
 // since, for example, it was still booting. mark is the length of the LUN's log
@@ -46,8 +50,7 @@ func (p *Pair) Failover(ctx context.Context, g *Guest, before *check.Status, mar
 	if meanwhile != nil {
 		meanwhile()
 	}
-	b := p.B()
-	st, err := p.WaitState(ctx, b, g.Name, "running here", func(s control.Guest) bool { return s.Activation != nil })
+	st, err := p.WaitState(ctx, p.B(), g.Name, "running here", func(s control.Guest) bool { return s.Activation != nil })
 	if err != nil {
 		return o, err
 	}
@@ -60,6 +63,29 @@ func (p *Pair) Failover(ctx context.Context, g *Guest, before *check.Status, mar
 	if o.Fence.IsZero() {
 		return o, errors.New("host b activated the guest without having fenced host a")
 	}
+	return p.goesOn(ctx, g, before, mark, from, o)
+}
+
+// HandOver lets the guest go on on b by the operator's wish, and judges what
+// becomes of it there; see Failover.
+func (p *Pair) HandOver(ctx context.Context, g *Guest, before *check.Status, mark int) (o Outcome, err error) {
+	from := g.Len()
+	o.Cut = time.Now()
+	if out, err := p.A().Run(ctx, "kemari", "failover", g.Name); err != nil {
+		return o, fmt.Errorf("%w\n%s\nkemarid on host a:\n%s", err, out, DaemonOutput(p.A()))
+	}
+	st, err := p.WaitState(ctx, p.B(), g.Name, "running here", func(s control.Guest) bool { return s.Activation != nil })
+	if err != nil {
+		return o, err
+	}
+	o.Activated = st.Activation
+	return p.goesOn(ctx, g, before, mark, from, o)
+}
+
+// goesOn judges the guest on b, of which lines after the first from are the
+// newest.
+func (p *Pair) goesOn(ctx context.Context, g *Guest, before *check.Status, mark, from int, o Outcome) (Outcome, error) {
+	b := p.B()
 	// A guest that is still booting begins to tick when it is done.
 	first, err := g.Tick(ctx, b, from, 3)
 	if err != nil {
@@ -76,6 +102,15 @@ func (p *Pair) Failover(ctx context.Context, g *Guest, before *check.Status, mar
 		o.Before = *before
 		if err := check.Continuity(*before, o.After, MaxJump); err != nil {
 			return o, fmt.Errorf("the guest is not the same any more: %w", err)
+		}
+		// The outage is not guest time.
+		ran := time.Duration(o.After.Clocks.MonoNs - before.Clocks.MonoNs)
+		out := o.Tick.Sub(o.Cut)
+		g.mu.Lock()
+		asked := g.asked[before.Clocks.MonoNs]
+		g.mu.Unlock()
+		if most := time.Since(asked) - out + tickSlack; ran > most {
+			return o, fmt.Errorf("the guest's clock advanced by %v across a failover of %v, and can have run for %v at most", ran, out, most)
 		}
 	} else if !o.After.Chain.Verified {
 		return o, fmt.Errorf("the chain is broken: %+v", o.After.Chain)
@@ -179,6 +214,40 @@ func (p *Pair) Console(ctx context.Context, g *Guest) error {
 		if _, ok := check.ParseTick(strings.TrimSpace(out)); !ok {
 			err = fmt.Errorf("xl console shows no tick within a minute but %q", out)
 		}
+	}
+	return err
+}
+
+// Reboot has xl reboot the guest on b, and waits until it has booted again.
+func (p *Pair) Reboot(ctx context.Context, g *Guest) error {
+	b := p.B()
+	before, err := g.Status(ctx, b)
+	if err != nil {
+		return err
+	}
+	old, err := g.DomID(ctx, b)
+	if err != nil {
+		return err
+	}
+	if _, err := b.Run(ctx, "xl", "reboot", g.Name); err != nil {
+		return err
+	}
+	err = until(ctx, settle, func() error {
+		out, err := b.Run(ctx, "xl", "domid", g.Name)
+		if err == nil && strings.TrimSpace(out) == old {
+			err = fmt.Errorf("guest %s still is domain %s", g.Name, old)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	delete(g.dom, b)
+	g.mu.Unlock()
+	after, err := g.Status(ctx, b)
+	if err == nil && after.BootID == before.BootID {
+		err = fmt.Errorf("guest %s has not booted again", g.Name)
 	}
 	return err
 }

@@ -88,6 +88,7 @@ type Guest struct {
 	lines []Line        // protected by mu
 	more  chan struct{} // protected by mu: closed and replaced when lines grows
 	rest  map[string][]byte
+	asked map[int64]time.Time // protected by mu: when Status was asked, by the guest's clock in the answer
 }
 
 // Create makes a guest on host h by `xl create`, with protected one that asks
@@ -109,7 +110,7 @@ func (p *Pair) Create(ctx context.Context, h *lab.Host, s Spec, protected bool) 
 
 // Follow reads what a guest prints on host h from now on.
 func (p *Pair) Follow(ctx context.Context, s Spec, h *lab.Host) *Guest {
-	g := &Guest{Spec: s, pair: p, dom: map[*lab.Host]string{}, more: make(chan struct{}), rest: map[string][]byte{}}
+	g := &Guest{Spec: s, pair: p, dom: map[*lab.Host]string{}, more: make(chan struct{}), rest: map[string][]byte{}, asked: map[int64]time.Time{}}
 	g.Watch(ctx, h)
 	return g
 }
@@ -278,11 +279,15 @@ func (g *Guest) ask(ctx context.Context, h *lab.Host, line string, pleases func(
 func (g *Guest) Status(ctx context.Context, h *lab.Host) (check.Status, error) {
 	var s check.Status
 	var bad error
+	asked := time.Now()
 	err := g.ask(ctx, h, "status", func(text string) bool {
 		var ok bool
 		s, ok, bad = check.ParseStatus(text)
 		return ok && bad == nil
 	})
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.asked[s.Clocks.MonoNs] = asked
 	return s, err
 }
 

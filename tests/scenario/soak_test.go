@@ -19,6 +19,8 @@ import (
 	"github.com/kemari-ft/kemari/tools/lab/ether"
 	"github.com/kemari-ft/kemari/tools/lab/lab"
 	"github.com/kemari-ft/kemari/tools/lab/nbd"
+	"github.com/kemari-ft/kemari/toolstack/control"
+	"github.com/kemari-ft/kemari/toolstack/lease"
 )
 
 // soak is one test's state.
@@ -46,6 +48,9 @@ var instants = []instant{
 	{name: "boot", booting: true, prepare: boot},
 	{name: "mid-send", disk: true, prepare: midSend},
 	{name: "frozen", disk: true, prepare: frozen},
+	{name: "daemon killed", disk: true, prepare: daemonKilled},
+	{name: "copy lost", disk: true, prepare: copyLost},
+	{name: "killed in boot", disk: true, booting: true, prepare: killedInBoot},
 	{name: "idle", emulatedTSC: true, prepare: idle},
 }
 
@@ -202,6 +207,68 @@ func frozen(ctx context.Context, t *testing.T, s *soak, g *pair.Guest) func() {
 		n = g.Len()
 	}
 	return nil
+}
+
+// daemonKilled: the guest's daemon was killed in the midst of it, and another one
+// has taken it up.
+func daemonKilled(ctx context.Context, t *testing.T, s *soak, g *pair.Guest) func() {
+	before := s.killDaemon(ctx, t, s.p.A(), g)
+	s.protectedAgain(ctx, t, g, func(st control.Guest) bool {
+		return st.Generation == before.Generation && st.Epoch > before.Epoch+3
+	})
+	s.some(t, 2*time.Second)
+	return nil
+}
+
+// killedInBoot: the guest's daemon was killed before the guest had connected its
+// disk, so that it is the next one which does.
+func killedInBoot(ctx context.Context, t *testing.T, s *soak, g *pair.Guest) func() {
+	s.killDaemon(ctx, t, s.p.A(), g)
+	if _, err := g.Status(ctx, s.p.A()); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Obey(ctx, s.p.A(), "load disk"); err != nil {
+		t.Fatal(err)
+	}
+	s.some(t, 5*time.Second)
+	return nil
+}
+
+// copyLost: the other host's daemon was killed, and the copy with it, so that
+// there was a new one to be made.
+func copyLost(ctx context.Context, t *testing.T, s *soak, g *pair.Guest) func() {
+	before := s.killDaemon(ctx, t, s.p.B(), g)
+	s.protectedAgain(ctx, t, g, func(st control.Guest) bool {
+		return st.Generation > before.Generation && st.Epoch > 3
+	})
+	s.some(t, 2*time.Second)
+	return nil
+}
+
+// killDaemon kills kemarid of a host, and starts another one soon.
+func (s *soak) killDaemon(ctx context.Context, t *testing.T, h *lab.Host, g *pair.Guest) control.Guest {
+	s.some(t, 2*time.Second)
+	before, err := s.p.State(ctx, s.p.A(), g.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Shell(ctx, "kill -KILL $(pidof kemarid)"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Duration(s.rnd.Int63n(int64(2 * time.Second))))
+	if err := s.p.StartDaemon(ctx, h); err != nil {
+		t.Fatal(err)
+	}
+	return before
+}
+
+func (s *soak) protectedAgain(ctx context.Context, t *testing.T, g *pair.Guest, is func(control.Guest) bool) {
+	_, err := s.p.WaitState(ctx, s.p.A(), g.Name, "protected again", func(st control.Guest) bool {
+		return st.State == string(lease.Protecting) && is(st)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // midSend: an epoch is on its way, in part.

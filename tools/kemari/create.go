@@ -102,8 +102,8 @@ func hookCmd() *cobra.Command {
 	return cmd
 }
 
-// hookGuest is what xl, which has checked the configuration, makes of it: the
-// ft keys may come from its command line.
+// hookGuest is what xl makes of a configuration. The ft keys may come from its
+// command line; where the file has them, it is judged as kemari create would.
 func hookGuest(name string) (*config.Guest, error) {
 	h, err := config.LoadHost(config.File)
 	if err != nil {
@@ -113,6 +113,16 @@ func hookGuest(name string) (*config.Guest, error) {
 	if s := os.Getenv("KEMARI_FT_PEER"); s != "" {
 		if ft.Peer, err = config.ParseURI(s); err != nil {
 			return nil, fmt.Errorf("%s: ft_peer: %w", name, err)
+		}
+		h.Peer = ft.Peer
+	}
+	f, err := xlcfg.Load(name)
+	if err != nil {
+		return nil, err
+	}
+	if _, here := f.Get("ft"); here {
+		if _, err := config.ParseGuest(f, h); err != nil {
+			return nil, err
 		}
 	}
 	if s := os.Getenv("KEMARI_FT_INTERVAL_MS"); s != "" {

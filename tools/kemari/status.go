@@ -59,6 +59,9 @@ func show(guests []control.Guest) error {
 		if g.Text != "" {
 			fmt.Printf("%s: %s\n", g.Name, g.Text)
 		}
+		if g.Dropped != 0 {
+			fmt.Printf("%s: %d streams or epochs of the peer were refused as torn, corrupt or out of order\n", g.Name, g.Dropped)
+		}
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func (d *Daemon) Answer(ctx context.Context, r *control.Request, progress func(s
 		if peer == "" {
 			peer = d.host.Config.Peer.String()
 		}
-		reply.Reasons = d.check(ctx, peer)
+		reply.Reasons = d.check(ctx, peer, nil)
 	case control.OpPrepare:
 		var id uuid.UUID
 		if id, err = uuid.Parse(r.UUID); err == nil {
@@ -88,19 +88,21 @@ func (d *Daemon) unprotect(ctx context.Context, guest string, peerIsOff bool, pr
 	}
 	g.session.Send(replica.Unprotect{})
 	if peerIsOff {
-		g.session.PeerIsOff()
+		g.session.Send(replica.PeerIsOff{})
 	}
-	return d.await(ctx, g.session, progress)
+	return d.await(ctx, g.session, nil, progress)
 }
 
-// await waits for the end of a session.
-func (d *Daemon) await(ctx context.Context, s *primary.Session, progress func(string)) error {
+// await waits for the end of a session, or for the reason why there will be none.
+func (d *Daemon) await(ctx context.Context, s *primary.Session, refused <-chan string, progress func(string)) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		select {
 		case <-s.Done():
 			return s.Err()
+		case why := <-refused:
+			return errors.New(why)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
@@ -120,8 +122,7 @@ func (d *Daemon) failover(ctx context.Context, guest string, peerIsOff bool, pro
 	case g != nil && peerIsOff:
 		return fmt.Errorf("%s runs here; to end its protection, use kemari unprotect --peer-is-off", guest)
 	case g != nil:
-		g.session.Send(replica.HandOver{})
-		if err := d.await(ctx, g.session, progress); err != nil {
+		if err := d.await(ctx, g.session, g.session.HandOver(), progress); err != nil {
 			return err
 		}
 		if rec, err := d.host.Records.Load(id); err != nil || rec.Phase != lease.HandedOver {
@@ -131,7 +132,7 @@ func (d *Daemon) failover(ctx context.Context, guest string, peerIsOff bool, pro
 	case r == nil:
 		return fmt.Errorf("%s is not protected", guest)
 	}
-	r.Failover(peerIsOff)
+	refused := r.Failover(peerIsOff)
 	tick := time.NewTicker(pollTime)
 	defer tick.Stop()
 	said := ""
@@ -145,6 +146,8 @@ func (d *Daemon) failover(ctx context.Context, guest string, peerIsOff bool, pro
 			progress(said)
 		}
 		select {
+		case why := <-refused:
+			return errors.New(why)
 		case <-r.Done():
 			if r.Status().Activation == nil {
 				return errors.Join(errors.New("the guest was not activated"), r.Err())
@@ -239,6 +242,9 @@ func (d *Daemon) describe(id uuid.UUID, syncs bool) (control.Guest, error) {
 			out.Name = st.Name
 		}
 		out.Epoch, out.Text, out.Dropped = st.Image.Acked, st.Text, st.Dropped
+		if err := r.Err(); err != nil {
+			out.State, out.Text = "lost", err.Error()
+		}
 		if !st.Image.Whole && rec.Phase == lease.Protecting {
 			out.State = "lost"
 		}

@@ -165,6 +165,9 @@ func (d *Daemon) look() {
 	for _, g := range d.primaries {
 		go g.session.Look()
 	}
+	for _, r := range d.secondaries {
+		go r.Look()
+	}
 }
 
 // stop ends all sessions and leaves the guests as they are.

@@ -8,14 +8,20 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/kemari-ft/kemari/toolstack/host"
 	"github.com/kemari-ft/kemari/toolstack/lease"
 	"github.com/kemari-ft/kemari/toolstack/link"
+	"github.com/kemari-ft/kemari/toolstack/replica"
 	"github.com/kemari-ft/kemari/toolstack/secondary"
 	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/toolstack/transport"
+	"github.com/kemari-ft/kemari/xen/abi"
 	"github.com/kemari-ft/kemari/xen/kemariop"
 )
 
@@ -66,16 +72,31 @@ func (d *Daemon) greet(conn *link.Conn) error {
 	if !ok {
 		return fmt.Errorf("%T instead of HELLO", msg)
 	}
-	r, reasons, err := d.receiver(uuid.UUID(hello.Guest))
-	if err != nil {
-		reasons = append(reasons, err.Error())
+	guest := uuid.UUID(hello.Guest)
+	local := d.host.Identity.Hello(stream.Secondary, guest, hello.DomID)
+	reasons := append(d.unfit(), replica.Incompatible(&local, hello)...)
+	var r *secondary.Receiver
+	if guest != uuid.Nil {
+		var theirs []string
+		if r, theirs, err = d.receiver(guest); err != nil {
+			theirs = append(theirs, err.Error())
+		}
+		reasons = append(reasons, theirs...)
 	}
 	if len(reasons) > 0 {
 		conn.Refuse(reasons)
 		return errors.New(strings.Join(reasons, "; "))
 	}
-	r.Accept(conn, rd, hello)
-	return nil
+	if r != nil {
+		r.Accept(conn, rd, hello)
+		return nil
+	}
+	// About no guest: it wants to know whether there could be one.
+	if err := conn.Hello(local); err != nil {
+		return err
+	}
+	_, err = rd.Next()
+	return err
 }
 
 // receiver finds or makes the receiver of a guest.
@@ -112,7 +133,10 @@ func (d *Daemon) receiver(guest uuid.UUID) (*secondary.Receiver, []string, error
 		<-r.Done()
 		if err := r.Err(); err != nil {
 			d.host.Log.Error("a copy is given up", "uuid", guest, "error", err)
-			d.fail(err)
+			// The others' copies live in this process.
+			if errors.Is(err, host.ErrPersist) {
+				d.fail(err)
+			}
 		}
 	}()
 	return r, nil, nil
@@ -125,21 +149,10 @@ func (d *Daemon) activated(a secondary.Activation) {
 	d.activations[a.Guest] = a
 }
 
-// check gives every reason why this host and the peer cannot protect guests.
-func (d *Daemon) check(ctx context.Context, peer string) []string {
-	var reasons []string
-	op, err := kemariop.New(d.host.Hypercalls, 0)
-	if err == nil {
-		_, err = op.Status()
-		_ = op.Close()
-	}
-	// Domain 0 is refused its own status, which tells that there is one.
-	if errors.Is(err, kemariop.ErrVersion) || errors.Is(err, kemariop.ErrUnsupported) && !d.patched() {
-		reasons = append(reasons, err.Error())
-	}
-	if _, err := d.host.Store.Control("watches"); err != nil {
-		reasons = append(reasons, fmt.Sprintf("xenstored is not oxenstored, which is needed: set XENSTORED=oxenstored in xencommons (%v)", err))
-	}
+// check gives every reason why this host and the peer cannot protect guests, or
+// one guest, if about is its HELLO.
+func (d *Daemon) check(ctx context.Context, peer string, about *stream.Hello) []string {
+	reasons := d.unfit()
 	if len(d.host.Config.Fence) == 0 {
 		d.host.Log.Debug("no fence_command: nothing is taken over without the operator")
 	}
@@ -150,39 +163,86 @@ func (d *Daemon) check(ctx context.Context, peer string) []string {
 	if err != nil {
 		return append(reasons, err.Error())
 	}
+	if about == nil {
+		h := d.host.Identity.Hello(stream.Primary, uuid.Nil, 0)
+		about = &h
+	}
+	theirs, err := askPeer(ctx, t, about)
+	if err != nil {
+		theirs = []string{err.Error()}
+	}
+	return append(reasons, theirs...)
+}
+
+// askPeer says HELLO, and hangs up on the answer: what the peer has against it.
+// A wrong certificate, too, shows not before there is something to read.
+func askPeer(ctx context.Context, t transport.Transport, about *stream.Hello) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, link.HelloTime/2)
 	defer cancel()
 	c, err := t.Dial(ctx)
 	if err != nil {
-		return append(reasons, err.Error())
+		return nil, err
 	}
-	_ = c.Close()
+	conn := link.New(c)
+	defer conn.Close()
+	if err = conn.Expect(); err == nil {
+		err = conn.Hello(*about)
+	}
+	var msg any
+	if err == nil {
+		msg, err = stream.NewReader(conn, stream.Secondary, stream.Limits{}, nil).Next()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s does not answer: %w", t, err)
+	}
+	switch msg := msg.(type) {
+	case *stream.Hello:
+		return replica.Incompatible(about, msg), nil
+	case *stream.Refuse:
+		return msg.Reasons, nil
+	}
+	return nil, fmt.Errorf("%s answers HELLO with %T", t, msg)
+}
+
+// unfit gives every reason why no guest can be protected, or its copy held, on
+// this host.
+func (d *Daemon) unfit() (reasons []string) {
+	if err := d.patched(); err != nil {
+		reasons = append(reasons, err.Error())
+	}
+	if _, err := d.host.Store.Control("watches"); err != nil {
+		reasons = append(reasons, fmt.Sprintf("xenstored is not oxenstored, which is needed: set XENSTORED=oxenstored in xencommons (%v)", err))
+	}
 	return reasons
 }
 
-// patched asks about a domain that is not this one.
-func (d *Daemon) patched() bool {
-	names, err := d.host.Store.List("/local/domain")
-	if err != nil {
-		return false
-	}
-	asked := false
-	for _, n := range names {
-		dom, _, _, err := d.host.Resolve(n)
-		if err != nil || dom == 0 {
-			continue
-		}
-		asked = true
+// patched says why not.
+func (d *Daemon) patched() error {
+	status := func(dom abi.DomID) error {
 		op, err := kemariop.New(d.host.Hypercalls, dom)
 		if err != nil {
+			return err
+		}
+		defer op.Close()
+		_, err = op.Status()
+		return err
+	}
+	// Only a Xen that knows the operation tells this domain from others.
+	if err := status(abi.Dom0); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return err
+	}
+	names, err := d.host.Store.List("/local/domain")
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		id, err := strconv.ParseUint(n, 10, 16)
+		if err != nil || id == 0 {
 			continue
 		}
-		_, err = op.Status()
-		_ = op.Close()
-		if err == nil {
-			return true
+		if err := status(abi.DomID(id)); errors.Is(err, kemariop.ErrVersion) {
+			return err // the version is in the answer about another domain
 		}
 	}
-	// Without a guest to ask about, enabling one will tell.
-	return !asked
+	return nil
 }

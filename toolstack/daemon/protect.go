@@ -17,6 +17,7 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/primary"
 	"github.com/kemari-ft/kemari/toolstack/secondary"
 	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
+	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
 	"github.com/kemari-ft/kemari/xen/kemariop"
 )
@@ -44,6 +45,9 @@ func (d *Daemon) start(guest uuid.UUID, dom abi.DomID, policy host.Policy, adopt
 	}
 	lent := d.disks.Guest(dom)
 	if adopt {
+		// Also disks that no daemon before this one has connected: what
+		// goes past a gate that is not there is not held.
+		lent.Gate()
 		lent.Freeze()
 	}
 	g := &guarded{policy: policy, session: primary.New(primary.Config{
@@ -116,8 +120,8 @@ func (d *Daemon) protect(ctx context.Context, guest, peer string, interval time.
 	if interval != 0 {
 		policy.Interval = interval
 	}
-	if policy.Peer == "" {
-		return fmt.Errorf("no peer: name one with --peer, or set peer in kemari.conf")
+	if err := d.mayPeer(policy.Peer); err != nil {
+		return err
 	}
 	g, err := d.start(id, dom, policy, false)
 	if err != nil {
@@ -127,6 +131,19 @@ func (d *Daemon) protect(ctx context.Context, guest, peer string, interval time.
 		return fmt.Errorf("%s is not protected: %w", name, err)
 	}
 	return d.host.Records.SetPolicy(id, policy)
+}
+
+// mayPeer refuses a peer that this host could not fence: fence_command knows one
+// host, and its success would be taken for a proof about another one (I8, I13).
+func (d *Daemon) mayPeer(peer string) error {
+	own := d.host.Config.Peer.String()
+	switch {
+	case peer == "":
+		return errors.New("no peer: name one with --peer, or set peer in kemari.conf")
+	case peer != own && len(d.host.Config.Fence) > 0:
+		return fmt.Errorf("peer %s is not the one of kemari.conf (%s), which is what fence_command switches off", peer, own)
+	}
+	return nil
 }
 
 // awaitCopy waits until the secondary holds a whole copy.
@@ -188,17 +205,27 @@ func (d *Daemon) prepare(ctx context.Context, id uuid.UUID, name, peer string, i
 	if interval != 0 {
 		policy.Interval = interval
 	}
-	if reasons := d.check(ctx, policy.Peer); len(reasons) > 0 {
-		return 0, errors.New(strings.Join(reasons, "; "))
+	if err := d.mayPeer(policy.Peer); err != nil {
+		return 0, err
 	}
 	if err := d.awaitEnd(ctx, id, name); err != nil {
 		return 0, err
 	}
-	if err := d.mayStart(id, name); err != nil {
+	rec, err := d.host.Records.Load(id)
+	if err != nil {
 		return 0, err
 	}
 	dom, err := d.host.FreeDomID()
 	if err != nil {
+		return 0, err
+	}
+	about := d.host.Identity.Hello(stream.Primary, id, dom)
+	about.Generation = rec.Generation + 1
+	var errs []error
+	for _, why := range d.check(ctx, policy.Peer, &about) {
+		errs = append(errs, errors.New(why))
+	}
+	if err := errors.Join(append(errs, d.mayStart(id, name))...); err != nil {
 		return 0, err
 	}
 	d.mu.Lock()

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/kemari-ft/kemari/toolstack/config"
+	"github.com/kemari-ft/kemari/toolstack/host"
 	"github.com/kemari-ft/kemari/toolstack/lease"
 	"github.com/kemari-ft/kemari/toolstack/secondary/hosttest"
 	"github.com/kemari-ft/kemari/xen/kemariop"
@@ -42,6 +44,31 @@ func TestI14SecondStart(t *testing.T) {
 		}
 		if err := d.mayStart(rec.Guest, "web"); (err == nil) != c.may {
 			t.Errorf("%s, %s: %v", c.role, c.phase, err)
+		}
+	}
+}
+
+// TestFenceKnowsOnePeer: to have fenced one host proves nothing about another.
+func TestFenceKnowsOnePeer(t *testing.T) {
+	d := &Daemon{host: &host.Host{Config: config.Default()}}
+	var err error
+	if d.host.Config.Peer, err = config.ParseURI("kemari:tcp:b:7070"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		peer  string
+		fence []string
+		may   bool
+	}{
+		{"", nil, false},
+		{"kemari:tcp:b:7070", nil, true},
+		{"kemari:tcp:c:7070", nil, true}, // the operator will be asked
+		{"kemari:tcp:b:7070", []string{"/usr/sbin/fence-b"}, true},
+		{"kemari:tcp:c:7070", []string{"/usr/sbin/fence-b"}, false},
+	} {
+		d.host.Config.Fence = c.fence
+		if err := d.mayPeer(c.peer); (err == nil) != c.may {
+			t.Errorf("peer %q, fence command %v: %v", c.peer, c.fence, err)
 		}
 	}
 }

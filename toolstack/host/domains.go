@@ -68,6 +68,33 @@ func (h *Host) search(is func(abi.DomID, string, uuid.UUID) bool) (abi.DomID, st
 	return 0, "", nil
 }
 
+// Free says whether a guest could have its domid and its name on this host, now
+// and when it is activated.
+func (h *Host) Free(dom abi.DomID, name string) error {
+	var errs []error
+	if _, err := h.Ctl.DomainInfo(dom); err == nil {
+		errs = append(errs, fmt.Errorf("domain id %d is in use on this host", uint16(dom)))
+	} else if !errors.Is(err, syscall.ESRCH) {
+		errs = append(errs, err)
+	}
+	other, _, err := h.search(func(_ abi.DomID, n string, _ uuid.UUID) bool { return n == name })
+	if err == nil && other != 0 {
+		err = fmt.Errorf("the name %s is in use on this host, by domain %d", name, uint16(other))
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// Room says how much memory is missing for a guest that could not be made, if it
+// was that.
+func (h *Host) Room(pages uint64) error {
+	phys, err := h.Ctl.Physinfo()
+	if err != nil || phys.FreePages >= pages {
+		return err
+	}
+	const perMiB = 1 << 20 / abi.PageSize
+	return fmt.Errorf("the guest has %d MiB, and %d MiB are free on this host", pages/perMiB, phys.FreePages/perMiB)
+}
+
 // Protected guests get domids from here, so that they do not meet those that
 // xl counts up from 1 on either host.
 const firstDomID, lastDomID = 0x1000, 0x7f00

@@ -58,10 +58,6 @@ func (s *Session) act(a replica.Action) error {
 	case replica.DestroyGuest:
 		return s.destroyGuest()
 	case replica.Fence:
-		if s.word {
-			s.local = append(s.local, replica.FenceDone{})
-			return nil
-		}
 		s.helpers.Go(func() {
 			err := s.cfg.Host.Fence(s.ctx, a.Why)
 			s.post(replica.FenceDone{Err: err})
@@ -223,8 +219,12 @@ func (s *Session) destroyGuest() error {
 	s.closeCapture()
 	s.thaw()
 	err := s.cfg.Disks.Close()
-	if info, e := s.cfg.Host.Ctl.DomainInfo(s.cfg.Dom); e != nil || info.UUID != [16]byte(s.cfg.Guest) {
+	info, e := s.cfg.Host.Ctl.DomainInfo(s.cfg.Dom)
+	switch {
+	case errors.Is(e, errNoDomain) || e == nil && info.UUID != [16]byte(s.cfg.Guest):
 		return err // an earlier daemon did it
+	case e != nil:
+		return errors.Join(err, e)
 	}
 	return errors.Join(err, s.cfg.Host.Tools.Destroy(s.ctx, s.cfg.Dom))
 }

@@ -18,6 +18,9 @@ import (
 // lookAtDomain finds out whether the guest has ended.
 func (s *Session) lookAtDomain() error {
 	info, err := s.cfg.Host.Ctl.DomainInfo(s.cfg.Dom)
+	if err != nil && !errors.Is(err, errNoDomain) {
+		return err // to say that it is gone would be a guess
+	}
 	gone := err != nil || info.UUID != [16]byte(s.cfg.Guest) || info.Is(abi.DomInfDying)
 	if gone && !s.dead {
 		s.log.Info("the domain is gone", s.who()...)
@@ -134,7 +137,11 @@ func (s *Session) enable() error {
 
 // adopt takes up what an earlier daemon has left.
 func (s *Session) adopt() error {
-	if info, err := s.cfg.Host.Ctl.DomainInfo(s.cfg.Dom); err != nil || info.UUID != [16]byte(s.cfg.Guest) {
+	info, err := s.cfg.Host.Ctl.DomainInfo(s.cfg.Dom)
+	if err != nil && !errors.Is(err, errNoDomain) {
+		return err
+	}
+	if err != nil || info.UUID != [16]byte(s.cfg.Guest) {
 		s.dead = true
 		if err := s.start(); err != nil || s.machine.Record().Phase == lease.HandedOver {
 			return err

@@ -72,9 +72,9 @@ type Session struct {
 	measure  meter
 	shutdown bool // GuestEnded was told
 	letGo    bool
-	word     bool   // the operator says that the peer is off
-	why      reason // for the sync that the timer stands for
-	copying  uint64 // generation of the full epoch that is open on conn
+	asked    chan<- string // an operator waits to hear why the guest is not handed over
+	why      reason        // for the sync that the timer stands for
+	copying  uint64        // generation of the full epoch that is open on conn
 
 	status status
 }
@@ -92,8 +92,9 @@ type (
 	}
 	noPeer struct{ err error }
 	look   struct{}
-	word   struct{}
 	quit   struct{}
+	// handOver: refused is told why it comes to nothing.
+	handOver struct{ refused chan<- string }
 )
 
 // New makes a session. Protect or Adopt starts it.
@@ -131,9 +132,13 @@ func (s *Session) Done() <-chan struct{} { return s.done }
 // Send gives the session an operator's event.
 func (s *Session) Send(ev replica.Event) { s.post(ev) }
 
-// PeerIsOff is the operator's word that the secondary is off, in place of a
-// fence command's.
-func (s *Session) PeerIsOff() { s.post(word{}) }
+// HandOver lets the guest go on at the secondary, and with that ends the session.
+// It returns where the reason is sent if that comes to nothing.
+func (s *Session) HandOver() <-chan string {
+	refused := make(chan string, 1)
+	s.post(handOver{refused})
+	return refused
+}
 
 // Look makes the session look whether the domain still is what it was.
 func (s *Session) Look() { s.post(look{}) }
@@ -226,11 +231,11 @@ func (s *Session) handle(ev any) error {
 			s.hangup()
 		}
 		return s.step(replica.Disconnected{Conn: ev.conn, Err: ev.err})
-	case word:
-		s.word = true
-		return s.step(replica.PeerJudged{Verdict: lease.Dead})
 	case look:
 		return s.lookAtDomain()
+	case handOver:
+		s.asked = ev.refused
+		return s.step(replica.HandOver{})
 	case replica.Event:
 		return s.step(ev)
 	}
@@ -249,6 +254,10 @@ func (s *Session) step(ev replica.Event) error {
 				return err
 			}
 		}
+	}
+	if s.asked != nil && !s.machine.HandingOver() {
+		s.asked <- s.Status(false).Text
+		s.asked = nil
 	}
 	rec := s.machine.Record()
 	s.pulse.Arm(rec.Phase == lease.Protecting)

@@ -89,6 +89,9 @@ type (
 		Conn              uint64
 		Generation, Epoch uint64
 	}
+	// PeerIsOff: the operator's word that the peer's host is off, in place of
+	// a fence command's, for now and not for later.
+	PeerIsOff struct{}
 	// PeerDiscarded: DISCARDED came.
 	PeerDiscarded struct {
 		Conn       uint64
@@ -113,6 +116,7 @@ func (PeerHello) event()        {}
 func (Disconnected) event()     {}
 func (PeerJudged) event()       {}
 func (FenceDone) event()        {}
+func (PeerIsOff) event()        {}
 func (ShellDescribed) event()   {}
 func (ShellFailed) event()      {}
 func (EpochArrived) event()     {}

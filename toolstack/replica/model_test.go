@@ -52,6 +52,8 @@ var ops = []struct {
 	{"primary's fence fails", 2, func(w *world) bool { return w.pFence }, func(w *world) { w.fenceP(false) }},
 	{"secondary's fence works", 1, func(w *world) bool { return w.sFence }, func(w *world) { w.fenceS(true) }},
 	{"secondary's fence fails", 2, func(w *world) bool { return w.sFence }, func(w *world) { w.fenceS(false) }},
+	{"operator knows S to be off", 1, func(w *world) bool { return !w.sHost }, func(w *world) { w.stepP(PeerIsOff{}) }},
+	{"operator knows P to be off", 1, func(w *world) bool { return !w.pHost }, func(w *world) { w.stepS(PeerIsOff{}) }},
 	{"lease expires", 1, always, func(w *world) { w.stepS(PeerLeaseExpired{}) }},
 	{"unprotect", 1, always, func(w *world) { w.stepP(Unprotect{}) }},
 	{"resync", 1, always, func(w *world) { w.stepP(Resync{}) }},

@@ -136,6 +136,9 @@ func (p *Primary) Step(ev Event) []Action {
 		return p.judged(ev.Verdict)
 	case FenceDone:
 		return p.fenced(ev.Err)
+	case PeerIsOff:
+		p.fencing = p.rec.Generation
+		return p.fenced(nil)
 	case Unprotect:
 		return p.leave(toUnprotect)
 	case Resync:
@@ -150,7 +153,7 @@ func (p *Primary) Step(ev Event) []Action {
 }
 
 func (p *Primary) handOver() []Action {
-	if p.rec.Phase != lease.Protecting || p.aim != keepOn || p.resumed || p.fencing != 0 {
+	if p.rec.Phase != lease.Protecting || p.aim != keepOn || p.resumed || p.fencing != 0 || p.conn == 0 || !p.agreed {
 		return []Action{Report{"there is no complete copy in reach to hand the guest over to"}}
 	}
 	p.aim = toHandOver
@@ -159,6 +162,9 @@ func (p *Primary) handOver() []Action {
 	}
 	return nil
 }
+
+// HandingOver: the guest is on its way to the secondary, or was.
+func (p *Primary) HandingOver() bool { return p.aim == toHandOver || p.aim == toBeFollowed }
 
 func (p *Primary) protected() bool {
 	return p.rec.Phase == lease.Copying || p.rec.Phase == lease.Protecting

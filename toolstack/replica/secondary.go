@@ -99,6 +99,8 @@ func (s *Secondary) Step(ev Event) []Action {
 		return s.judged(ev.Verdict)
 	case FenceDone:
 		return s.fenced(ev.Err)
+	case PeerIsOff:
+		return s.decide(lease.Fenced)
 	}
 	return nil
 }
@@ -251,11 +253,14 @@ func (s *Secondary) judged(v lease.Verdict) []Action {
 	return []Action{Fence{fmt.Sprintf("primary %v", v)}}
 }
 
+// Deciding: whether the guest goes on here is not known yet, or it does.
+func (s *Secondary) Deciding() bool { return s.fencing != 0 || s.chosen || s.running }
+
 func (s *Secondary) fenced(err error) []Action {
 	generation, after := s.fencing, s.after
 	s.fencing, s.after = 0, nil
 	switch {
-	case generation == 0:
+	case generation == 0 || s.chosen:
 		return nil
 	case err == nil && generation == s.rec.Generation:
 		return s.decide(lease.Fenced)

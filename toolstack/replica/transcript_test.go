@@ -67,6 +67,8 @@ func parseEvent(t *testing.T, d *datadriven.TestData, num func(string) uint64) E
 			return FenceDone{errors.New("IPMI: no answer")}
 		}
 		return FenceDone{}
+	case "peer-is-off":
+		return PeerIsOff{}
 	case "shell":
 		return ShellDescribed{conn, &stream.Shell{}}
 	case "shell-fails":

@@ -57,10 +57,6 @@ func (r *Receiver) act(a replica.Action) error {
 		}
 		r.enqueue(job{a.Epoch, nodes})
 	case replica.Fence:
-		if r.word {
-			r.local = append(r.local, replica.FenceDone{})
-			return nil
-		}
 		r.helpers.Go(func() {
 			err := r.cfg.Host.Fence(r.ctx, a.Why)
 			r.post(replica.FenceDone{Err: err})

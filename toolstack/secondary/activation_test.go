@@ -23,10 +23,8 @@ import (
 	"github.com/kemari-ft/kemari/xen/kemariop"
 )
 
-// TestSilentXenstored: a guest whose watches could not be set goes on with its
-// own store page, over which xenstored first has to begin anew.
-func TestSilentXenstored(t *testing.T) {
-	d := hosttest.New(t, uuid.New(), "web--kemari", true, kemariop.RoleSecondary)
+func webConfig(t *testing.T) *xlstream.Config {
+	t.Helper()
 	json, err := os.ReadFile("../shell/xlstream/testdata/pvh.json")
 	if err != nil {
 		t.Fatal(err)
@@ -35,6 +33,13 @@ func TestSilentXenstored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return cfg
+}
+
+// TestSilentXenstored: a guest whose watches could not be set goes on with its
+// own store page, over which xenstored first has to begin anew.
+func TestSilentXenstored(t *testing.T) {
+	d := hosttest.New(t, uuid.New(), "web--kemari", true, kemariop.RoleSecondary)
 	op, err := kemariop.New(d.Host.Hypercalls, hosttest.DomID)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +52,7 @@ func TestSilentXenstored(t *testing.T) {
 	cancel()
 	r := &Receiver{
 		cfg: Config{Host: d.Host}, log: hclog.NewNullLogger(), ctx: ctx, op: op,
-		guest: &xlstream.Guest{Config: cfg, DomID: hosttest.DomID},
+		guest: &xlstream.Guest{Config: webConfig(t), DomID: hosttest.DomID},
 		shell: &Shell{mem: guestmem.FromMapping(0, foreignmem.FromBytes(mem))},
 	}
 	image := make([]byte, abi.PageSize)

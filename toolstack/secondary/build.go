@@ -39,10 +39,12 @@ func (r *Receiver) buildShell(s *stream.Shell) error {
 	case uint32(guest.Config.VCPUs()) != s.VCPUs:
 		return fmt.Errorf("the guest is described with %d vCPUs, SHELL has %d", guest.Config.VCPUs(), s.VCPUs)
 	}
-	if err := r.cfg.Disks.Check(guest.Config.Disks()); err != nil {
-		return err
-	}
-	if err := fitTSC(guest, r.cfg.Host.Identity.TSCkHz); err != nil {
+	err = errors.Join(
+		r.cfg.Disks.Check(guest.Config.Disks()),
+		fitTSC(guest, r.cfg.Host.Identity.TSCkHz),
+		r.cfg.Host.Free(guest.DomID, guest.Config.Name()),
+	)
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, buildTime)
@@ -50,7 +52,7 @@ func (r *Receiver) buildShell(s *stream.Shell) error {
 	start := time.Now()
 	r.desc, r.guest = desc, guest
 	if err := r.cfg.Host.Tools.Create(ctx, guest); err != nil {
-		return err
+		return errors.Join(err, r.cfg.Host.Room(s.MemoryPages))
 	}
 	r.log.Info("shell made", r.who("domid", uint16(guest.DomID), "took", time.Since(start))...)
 	if r.op, err = kemariop.New(r.cfg.Host.Hypercalls, guest.DomID); err != nil {

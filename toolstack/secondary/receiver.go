@@ -5,7 +5,9 @@ package secondary
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"syscall"
 
 	"github.com/google/uuid"
 	"github.com/kemari-ft/kemari/toolstack/host"
@@ -15,6 +17,7 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/shell"
 	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
 	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/toolstack/xsreplica"
 	"github.com/kemari-ft/kemari/xen/abi"
 	"github.com/kemari-ft/kemari/xen/kemariop"
 )
@@ -54,7 +57,7 @@ type Receiver struct {
 	apply   chan<- job
 	applied sync.WaitGroup // jobs in apply
 	nodes   []byte         // xenstore's part as applied; the applier's until applied is zero
-	word    bool           // the operator says that the peer is off
+	asked   chan<- string  // an operator waits to hear why it is not taken over
 
 	status status
 }
@@ -75,8 +78,12 @@ type (
 		conn uint64
 		err  error
 	}
-	failover struct{ peerIsOff bool }
-	quit     struct{}
+	failover struct {
+		peerIsOff bool
+		refused   chan<- string
+	}
+	look struct{}
+	quit struct{}
 )
 
 // Limits are what one guest may take of this host.
@@ -112,8 +119,8 @@ func (r *Receiver) Done() <-chan struct{} { return r.done }
 // Err says why it ended, nil if as it should.
 func (r *Receiver) Err() error { return r.status.failure() }
 
-// Accept gives the receiver a connection over which its primary has said
-// HELLO.
+// Accept gives the receiver a connection over which its primary has said HELLO,
+// which fits to this host.
 func (r *Receiver) Accept(c *link.Conn, rd *stream.Reader, hello *stream.Hello) {
 	select {
 	case r.events <- accepted{c, rd, hello}:
@@ -123,8 +130,16 @@ func (r *Receiver) Accept(c *link.Conn, rd *stream.Reader, hello *stream.Hello) 
 }
 
 // Failover activates the copy once the peer is fenced, or at once if the
-// operator knows it to be off.
-func (r *Receiver) Failover(peerIsOff bool) { r.post(failover{peerIsOff}) }
+// operator knows it to be off. It returns where the reason is sent if that comes
+// to nothing.
+func (r *Receiver) Failover(peerIsOff bool) <-chan string {
+	refused := make(chan string, 1)
+	r.post(failover{peerIsOff, refused})
+	return refused
+}
+
+// Look makes the receiver look whether its shell still is there.
+func (r *Receiver) Look() { r.post(look{}) }
 
 // Stop ends the receiver. What it held can never be activated any more.
 func (r *Receiver) Stop() {
@@ -194,12 +209,7 @@ func (r *Receiver) handle(ev any) error {
 		if ev.conn == r.connID {
 			r.hangup()
 		}
-		for _, broken := range []error{stream.ErrCorrupt, stream.ErrSequence, stream.ErrLimit, stream.ErrUnsupported} {
-			if errors.Is(ev.err, broken) {
-				return r.step(replica.StreamDropped{Conn: ev.conn, Err: ev.err})
-			}
-		}
-		if err := r.step(replica.Disconnected{Conn: ev.conn, Err: ev.err}); err != nil {
+		if err := r.step(ending(ev)); err != nil {
 			return err
 		}
 		if ev.conn == r.connID && r.shell != nil && !r.machine.Image().Whole {
@@ -208,13 +218,28 @@ func (r *Receiver) handle(ev any) error {
 			return r.shellFailed(errNotYet)
 		}
 		return nil
+	case look:
+		return r.lookAtShell()
 	case failover:
-		r.word = r.word || ev.peerIsOff
+		r.asked = ev.refused
+		if ev.peerIsOff {
+			return r.step(replica.PeerIsOff{})
+		}
 		return r.step(replica.PeerJudged{Verdict: lease.Dead})
 	case replica.Event:
 		return r.step(ev)
 	}
 	return nil
+}
+
+// ending says how a stream has ended: where one may, or not.
+func ending(ev ended) replica.Event {
+	for _, broken := range []error{stream.ErrTorn, stream.ErrCorrupt, stream.ErrSequence, stream.ErrLimit, stream.ErrUnsupported} {
+		if errors.Is(ev.err, broken) {
+			return replica.StreamDropped{Conn: ev.conn, Err: ev.err}
+		}
+	}
+	return replica.Disconnected{Conn: ev.conn, Err: ev.err}
 }
 
 // accept begins with a new connection.
@@ -224,14 +249,6 @@ func (r *Receiver) accept(ev accepted) error {
 	r.conn, r.domid = ev.conn, ev.hello.DomID
 	if err := r.conn.Trust(); err != nil {
 		r.conn.Close()
-		return nil
-	}
-	local := r.cfg.Host.Identity.Hello(stream.Secondary, r.cfg.Guest, ev.hello.DomID)
-	if reasons := replica.Incompatible(&local, ev.hello); len(reasons) > 0 {
-		r.log.Warn("a primary is refused", r.who("peer", r.conn.Peer(), "reasons", reasons)...)
-		conn := r.conn
-		r.conn = nil
-		r.helpers.Go(func() { conn.Refuse(reasons) })
 		return nil
 	}
 	if err := r.step(replica.PeerHello{Conn: r.connID, Hello: ev.hello}); err != nil || r.conn == nil {
@@ -273,6 +290,10 @@ func (r *Receiver) received(msg any) error {
 			return r.shellFailed(err)
 		}
 	case *stream.Epoch:
+		if err := r.judge(m); err != nil {
+			m.Release()
+			return r.step(replica.StreamDropped{Conn: id, Err: err})
+		}
 		return r.step(replica.EpochArrived{Conn: id, Epoch: m})
 	case stream.Discard:
 		return r.step(replica.DiscardAsked{Conn: id, Generation: m.Generation})
@@ -283,6 +304,21 @@ func (r *Receiver) received(msg any) error {
 	case *stream.Refuse:
 		r.log.Warn("the primary refuses", r.who("reasons", m.Reasons)...)
 		r.conn.Close()
+	}
+	return nil
+}
+
+// judge looks into what the stream carries without understanding it, and which
+// is needed at activation: not to find out then, with the primary gone.
+func (r *Receiver) judge(e *stream.Epoch) error {
+	if _, err := kemariop.DecodeState(e.State); err != nil {
+		return fmt.Errorf("epoch %d: %w", e.Number, err)
+	}
+	if e.Xenstore == nil || r.guest == nil {
+		return nil
+	}
+	if _, err := xsreplica.Decode(e.Xenstore, r.guest.DomID); err != nil {
+		return fmt.Errorf("epoch %d: %w", e.Number, err)
 	}
 	return nil
 }
@@ -317,11 +353,32 @@ func (r *Receiver) step(ev replica.Event) error {
 	return nil
 }
 
+// lookAtShell: a copy without a domain must not be acknowledged any more, and as
+// long as a page is mapped, the domain keeps its memory.
+func (r *Receiver) lookAtShell() error {
+	if r.shell == nil || r.machine.Deciding() {
+		return nil
+	}
+	dom := r.guest.DomID
+	info, err := r.cfg.Host.Ctl.DomainInfo(dom)
+	switch {
+	case err != nil && !errors.Is(err, syscall.ESRCH):
+		return err
+	case err == nil && uuid.UUID(info.UUID) == r.cfg.Guest && !info.Is(abi.DomInfDying):
+		return nil
+	}
+	return r.shellFailed(fmt.Errorf("the domain that held the copy, %s, was destroyed on this host", dom))
+}
+
 // errNotYet is why nothing goes on here after the end of a primary.
 var errNotYet = errors.New("the guest was not yet protected when its primary fell silent: its first copy had not ended")
 
 func (r *Receiver) note() {
 	img := r.machine.Image()
+	if r.asked != nil && !r.machine.Deciding() {
+		r.asked <- r.Status().Text
+		r.asked = nil
+	}
 	r.pulse.Arm(img.Whole || r.shell != nil)
 	r.status.note(img, r.machine.Dropped(), r.name())
 }

@@ -41,6 +41,7 @@ type Domain struct {
 	mu     sync.Mutex
 	uuid   uuid.UUID
 	paused bool // by the toolstack
+	gone   bool
 	role   kemariop.Role
 }
 
@@ -105,6 +106,13 @@ func (d *Domain) Paused() bool {
 	return d.paused
 }
 
+// Destroy ends the domain.
+func (d *Domain) Destroy() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.gone = true
+}
+
 // hypercall is Xen: see struct xen_domctl in xen/include/public/domctl.h, and
 // struct xen_domctl_kemari_op in kemari.h.
 func (d *Domain) hypercall(op uint64, a [5]uint64) (int64, syscall.Errno) {
@@ -116,7 +124,7 @@ func (d *Domain) hypercall(op uint64, a [5]uint64) (int64, syscall.Errno) {
 	defer d.mu.Unlock()
 	b := d.Host.Hypercalls.At(a[0], int(unsafe.Sizeof(abi.Domctl{})))
 	c := privcmd.StructAt[abi.Domctl](b)
-	if c.Domain != DomID {
+	if c.Domain != DomID || d.gone {
 		return -1, syscall.ESRCH
 	}
 	switch c.Cmd {

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build lab
+
+package scenario
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kemari-ft/kemari/tests/pair"
+)
+
+// TestHandOver lets a guest with a disk go on on the other host by the operator's
+// wish, while both are well, and then does there what one does with any guest.
+func TestHandOver(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
+	p, others := startPair(ctx, t)
+	xenPackages(ctx, t, others[1])
+	mark := len(p.Lab.LUN("lun0").Log())
+	g, err := p.Create(ctx, p.A(), pair.Spec{Name: "ft", Disk: "/dev/lun/lun0", Extra: "guest.tick_ms=500"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := p.A().Run(ctx, "kemari", "failover", "--peer-is-off", g.Name); err == nil {
+		t.Errorf("a guest is given to a host that is off: %s", out)
+	}
+	if _, err := p.Protected(ctx, g.Name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Status(ctx, p.A()); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Obey(ctx, p.A(), "load disk"); err != nil {
+		t.Fatal(err)
+	}
+	before, err := g.Status(ctx, p.A())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := p.HandOver(ctx, g, &before, mark)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%v from the order to the guest's next tick", o.Tick.Sub(o.Cut).Round(time.Millisecond))
+	if out, err := p.A().Run(ctx, "xl", "list"); err != nil || strings.Contains(out, g.Name) {
+		t.Errorf("host a still has the guest: %v\n%s", err, out)
+	}
+	// There is nothing that a could give away any more.
+	if out, err := p.A().Run(ctx, "kemari", "failover", g.Name); err == nil {
+		t.Errorf("the guest is handed over twice: %s", out)
+	}
+	if err := p.Console(ctx, g); err != nil {
+		t.Error(err)
+	}
+	if err := p.Reboot(ctx, g); err != nil {
+		t.Fatalf("xl reboot: %v", err)
+	}
+	if _, err := p.B().Run(ctx, "xl", "destroy", g.Name); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := p.B().Run(ctx, "xl", "list"); err != nil || strings.Contains(out, g.Name) {
+		t.Errorf("after xl destroy: %v\n%s", err, out)
+	}
+	for _, b := range others {
+		b.undisturbed(ctx, t)
+	}
+}
+
+// xenPackages runs the tests of the packages below xen/ that need a Xen, and a
+// guest to look at.
+func xenPackages(ctx context.Context, t *testing.T, b *bystander) {
+	t.Helper()
+	dom, err := b.guest.DomID(ctx, b.h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pkg := range []string{"xen/internal/integration", "xen/kemariop"} {
+		file := filepath.Join(t.TempDir(), "xentest")
+		build := exec.CommandContext(ctx, "go", "test", "-c", "-o", file, module+pkg)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if err := b.h.Push(ctx, file, "/run/xentest"); err != nil {
+			t.Fatal(err)
+		}
+		only := ""
+		if pkg == "xen/kemariop" { // the others need no Xen
+			only = "-test.run=OnXen"
+		}
+		out, err := b.h.Shell(ctx, "cd /run && chmod +x xentest && XEN_TEST_DOMID="+dom+" ./xentest -test.v "+only)
+		if err != nil || strings.Contains(out, "--- SKIP") || !strings.Contains(out, "--- PASS") {
+			t.Errorf("%s on Xen: %v\n%s", pkg, err, out)
+			continue
+		}
+		t.Logf("%s on Xen: %d tests passed", pkg, strings.Count(out, "--- PASS"))
+	}
+}
