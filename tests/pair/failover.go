@@ -237,6 +237,9 @@ func (p *Pair) Reboot(ctx context.Context, g *Guest) error {
 		if err == nil && strings.TrimSpace(out) == old {
 			err = fmt.Errorf("guest %s still is domain %s", g.Name, old)
 		}
+		if err == nil { // xl may be amid making it
+			_, err = b.Run(ctx, "xenstore-read", "/local/domain/"+strings.TrimSpace(out)+"/console/tty")
+		}
 		return err
 	})
 	if err != nil {
