@@ -231,6 +231,9 @@ func killedInBoot(ctx context.Context, t *testing.T, s *soak, g *pair.Guest) fun
 		t.Fatal(err)
 	}
 	s.some(t, 5*time.Second)
+	// Nothing is committed any more, so that nothing may be written either.
+	s.p.Lab.Net("repl").Impair("a", "b", ether.Impairment{Down: true})
+	time.Sleep(2 * time.Second)
 	return nil
 }
 
