@@ -25,7 +25,7 @@ import (
 func main() {
 	// With one only, as in a dom0 with one vCPU, Go's scheduler takes it from
 	// each goroutine whose system call is not over at once, and wakes another
-	// thread to have it. An idle second one makes it leave that.
+	// thread to have it. With an idle second one it leaves that more often.
 	if runtime.GOMAXPROCS(0) == 1 {
 		runtime.GOMAXPROCS(2)
 	}

@@ -156,8 +156,8 @@ func (d *Daemon) check(ctx context.Context, peer string, about *stream.Hello) []
 	if len(d.host.Config.Fence) == 0 {
 		d.host.Log.Debug("no fence_command: nothing is taken over without the operator")
 	}
-	if peer == "" {
-		return append(reasons, "no peer: set peer in kemari.conf, or ft_peer in the guest's configuration")
+	if err := d.mayPeer(peer); err != nil {
+		return append(reasons, err.Error())
 	}
 	t, err := d.transport(peer)
 	if err != nil {

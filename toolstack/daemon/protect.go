@@ -139,7 +139,7 @@ func (d *Daemon) mayPeer(peer string) error {
 	own := d.host.Config.Peer.String()
 	switch {
 	case peer == "":
-		return errors.New("no peer: name one with --peer, or set peer in kemari.conf")
+		return errors.New("no peer: set peer in kemari.conf, or name one by ft_peer or --peer")
 	case peer != own && len(d.host.Config.Fence) > 0:
 		return fmt.Errorf("peer %s is not the one of kemari.conf (%s), which is what fence_command switches off", peer, own)
 	}
@@ -204,9 +204,6 @@ func (d *Daemon) prepare(ctx context.Context, id uuid.UUID, name, peer string, i
 	}
 	if interval != 0 {
 		policy.Interval = interval
-	}
-	if err := d.mayPeer(policy.Peer); err != nil {
-		return 0, err
 	}
 	if err := d.awaitEnd(ctx, id, name); err != nil {
 		return 0, err

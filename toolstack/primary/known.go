@@ -11,9 +11,8 @@ import (
 // knownPages is how many pages' contents are remembered: 8 MiB.
 const knownPages = 2048
 
-// known remembers what the secondary was last told about some pages. To compare
-// a page takes a hundredth of the time of sending it, and of those that a guest
-// dirties many are as they were: written back, or with the same value.
+// known remembers what the secondary was last told about some pages. Of those that
+// a guest dirties many are as they were: written back, or with the same value.
 //
 // Each gfn has one place, which it shares with others: the newest one has it.
 // The zero value remembers nothing.
