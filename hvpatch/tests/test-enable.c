@@ -197,19 +197,27 @@ static void buffer(void)
              sh->always_max - 1);
 }
 
+/* An epoch of which *stub makes that its state cannot be had. */
+static void lost_by(int *stub, int error)
+{
+    struct xen_kemari_sync s;
+    int rc, good = *stub;
+
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 8, 8), 0);
+    *stub = error;
+    rc = op_sync(HARVEST, &s, NULL);
+    *stub = good;
+    CHECK_EQ(rc, 0);
+    CHECK_EQ(s.flags, XEN_KEMARI_LOST);
+    CHECK_EQ(s.state_len, 0);
+}
+
 /* State that could not be read must not pass for an empty one. */
 static void save_fails(void)
 {
     struct xen_kemari_sync s;
-    int rc;
 
-    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 8, 8), 0);
-    stub_save = -ENOSPC;
-    rc = op_sync(HARVEST, &s, NULL);
-    stub_save = 64;
-    CHECK_EQ(rc, 0);
-    CHECK_EQ(s.flags, XEN_KEMARI_LOST);
-    CHECK_EQ(s.state_len, 0);
+    lost_by(&stub_save, -ENOSPC);
 
     /* Its list was never sent: no later epoch is whole either. */
     CHECK_EQ(op_release(OUT | UNPAUSE, 1), 0);
@@ -220,16 +228,7 @@ static void save_fails(void)
 /* A guest that becomes what enable would have refused is not copied on. */
 static void refused_later(void)
 {
-    struct xen_kemari_sync s;
-    int rc;
-
-    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 8, 8), 0);
-    stub_check = -EOPNOTSUPP;
-    rc = op_sync(HARVEST, &s, NULL);
-    stub_check = 0;
-    CHECK_EQ(rc, 0);
-    CHECK_EQ(s.flags, XEN_KEMARI_LOST);
-    CHECK_EQ(s.state_len, 0);
+    lost_by(&stub_check, -EOPNOTSUPP);
 }
 
 /* What one toolstack let pass, the next one may want to hold. */
