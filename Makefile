@@ -11,7 +11,7 @@ endif
 export PATH := $(dir $(GO)):$(PATH)
 SCENARIO = $(GO) test -tags lab -count=1 -v -timeout 80m ./tests/scenario
 
-.PHONY: all test unit broken hvpatch hvpatch-test exerciser restore-one handover soak demo bench failover
+.PHONY: all test unit fuzz broken hvpatch hvpatch-test exerciser restore-one handover soak demo bench failover
 
 all:
 	CGO_ENABLED=0 $(GO) build ./...
@@ -24,6 +24,15 @@ unit:
 	$(GO) vet ./... && $(GO) vet -tags lab ./tests/scenario
 	test -z "$$($(GO) fmt ./...)"
 	$(GO) test ./...
+
+# Each parser of foreign bytes, for a while.
+FUZZTIME ?= 20s
+fuzz:
+	@$(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print name[i], $$2; n = 0 }' | \
+	while read -r name package; do \
+		echo "=== $$package $$name"; \
+		$(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$package" || exit 1; \
+	done
 
 broken:
 	GO=$(GO) tests/broken.sh

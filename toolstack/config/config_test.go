@@ -191,6 +191,29 @@ func FuzzParseHost(f *testing.F) {
 	})
 }
 
+// FuzzParseGuest: a guest that is accepted has a peer and an interval in bounds,
+// and one that is not is not half accepted.
+func FuzzParseGuest(f *testing.F) {
+	f.Add([]byte("name='g'\ntype='pvh'\nmax_grant_version=1\nft='kemari'\nft_peer='kemari:tcp:h:1'\nft_interval_ms=10"))
+	f.Add([]byte("ft_interval_ms=10"))
+	f.Fuzz(func(t *testing.T, src []byte) {
+		file, err := xlcfg.Parse("g", src)
+		if err != nil {
+			return
+		}
+		g, err := ParseGuest(file, Default())
+		if err != nil {
+			if g != nil {
+				t.Fatalf("%q: refused (%v), and %+v", src, err, g)
+			}
+			return
+		}
+		if g != nil && (g.Peer.Transport == "" || g.Interval < MinInterval || g.Interval > MaxInterval) {
+			t.Fatalf("accepted %q as %+v", src, g)
+		}
+	})
+}
+
 // TestManPage: each key that is accepted is documented, and no other.
 func TestManPage(t *testing.T) {
 	page, err := os.ReadFile("../../docs/man/kemari.conf.5.pod")
