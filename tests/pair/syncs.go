@@ -26,6 +26,7 @@ func Summary(syncs []primary.Sync) primary.Sync {
 		Same:    median(syncs, func(s primary.Sync) uint32 { return s.Same }),
 		Always:  median(syncs, func(s primary.Sync) uint32 { return s.Always }),
 		Pages:   median(syncs, func(s primary.Sync) uint64 { return s.Pages }),
+		Lines:   median(syncs, func(s primary.Sync) uint64 { return s.Lines }),
 		Zeros:   median(syncs, func(s primary.Sync) uint64 { return s.Zeros }),
 		Octets:  median(syncs, func(s primary.Sync) uint64 { return s.Octets }),
 

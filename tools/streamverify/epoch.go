@@ -15,7 +15,8 @@ type epoch struct {
 	sum                 uint32
 	records             uint32
 	pages, zeros, holes uint64
-	named               map[uint64]bool // gfns in PAGES, ZEROS, HOLES
+	changed             uint64          // pages in LINES
+	named               map[uint64]bool // gfns in PAGES, ZEROS, HOLES, LINES
 	images              map[uint64]image
 	contents            int
 	nrRings, stateLen   int
@@ -62,19 +63,29 @@ func (v *verifier) list(r record, tail int) (uint64, error) {
 		return 0, fmt.Errorf("count and reserved field are %#x, the body has %d octets", n, len(r.body))
 	}
 	for i := range int(n) {
-		gfn := u64(r.body, 8+i*8)
-		if v.shelled && gfn > v.maxGFN {
-			return 0, fmt.Errorf("gfn %#x, SHELL said %#x at most", gfn, v.maxGFN)
+		if err := v.name(u64(r.body, 8+i*8)); err != nil {
+			return 0, err
 		}
-		if !v.epoch.full && v.epoch.named[gfn] {
-			return 0, fmt.Errorf("gfn %#x comes twice in epoch %d", gfn, v.epoch.number)
-		}
-		v.epoch.named[gfn] = true
 	}
+	return n, v.bounded()
+}
+
+func (v *verifier) name(gfn uint64) error {
+	if v.shelled && gfn > v.maxGFN {
+		return fmt.Errorf("gfn %#x, SHELL said %#x at most", gfn, v.maxGFN)
+	}
+	if !v.epoch.full && v.epoch.named[gfn] {
+		return fmt.Errorf("gfn %#x comes twice in epoch %d", gfn, v.epoch.number)
+	}
+	v.epoch.named[gfn] = true
+	return nil
+}
+
+func (v *verifier) bounded() error {
 	if !v.epoch.full && v.shelled && uint64(len(v.epoch.named)) > v.epochPages {
-		return 0, fmt.Errorf("%d gfns in epoch %d, SHELL said %d at most", len(v.epoch.named), v.epoch.number, v.epochPages)
+		return fmt.Errorf("%d gfns in epoch %d, SHELL said %d at most", len(v.epoch.named), v.epoch.number, v.epochPages)
 	}
-	return n, nil
+	return nil
 }
 
 func (v *verifier) pages(r record) error {
@@ -95,6 +106,48 @@ func (v *verifier) holes(r record) error {
 	return err
 }
 
+// lines reads a list of gfns with a bit for each line that follows.
+func (v *verifier) lines(r record) error {
+	n := u64(r.body, 0)
+	if n > 256 || uint64(len(r.body)) < 8+n*16 {
+		return fmt.Errorf("count and reserved field are %#x, the body has %d octets", n, len(r.body))
+	}
+	if v.epoch.full {
+		return errors.New("comes in a full epoch")
+	}
+	want := 8 + int(n)*16
+	for i := range int(n) {
+		lines, err := countLines(u64(r.body, 8+i*16+8))
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+		want += lines * 64
+		gfn := u64(r.body, 8+i*16)
+		if _, kept := v.images[gfn]; kept {
+			return fmt.Errorf("lines of gfn %#x, an always-sent page of the epoch before", gfn)
+		}
+		if err := v.name(gfn); err != nil {
+			return err
+		}
+	}
+	if want != len(r.body) {
+		return fmt.Errorf("body of %d octets, expected %d", len(r.body), want)
+	}
+	v.epoch.changed += n
+	return v.bounded()
+}
+
+// countLines counts the lines of a set.
+func countLines(set uint64) (n int, err error) {
+	for ; set != 0; set &= set - 1 {
+		n++
+	}
+	if n == 0 || n > 32 {
+		err = fmt.Errorf("%d lines of a page", n)
+	}
+	return n, err
+}
+
 // once is for the records of which an epoch has one.
 func (e *epoch) once(r record) error {
 	if e.seen[r.kind] {
@@ -111,22 +164,39 @@ func (v *verifier) always(r record) error {
 	}
 	e := v.epoch
 	before, first := uint64(0), true
+	want := 8 + int(n)*16 // octets, as far as the entries so far tell
 	for i := range int(n) {
 		at := 8 + i*16
 		kind, flags := le.Uint16(r.body[at:]), le.Uint16(r.body[at+2:])
 		gfn, this := u64(r.body, at+8), image{kind, u32(r.body, at+4)}
-		if flags > 1 || gfn >= 1<<40 || !first && gfn <= before {
+		if flags > 2 || gfn >= 1<<40 || !first && gfn <= before {
 			return fmt.Errorf("entry %d: flags %#x, gfn %#x after %#x", i, flags, gfn, before)
 		}
-		if flags == 1 {
+		switch flags {
+		case 1:
+			want += 4096
+		case 2:
+			if want+8 > len(r.body) {
+				return fmt.Errorf("entry %d: its set of lines is missing", i)
+			}
+			n, err := countLines(u64(r.body, want))
+			if err != nil {
+				return fmt.Errorf("entry %d: %w", i, err)
+			}
+			want += 8 + n*64
+		}
+		if flags != 0 {
 			e.contents++
+		}
+		if flags == 1 {
+			// Nothing of the epoch before is needed.
 		} else if old, ok := v.images[gfn]; e.full || ok && old != this || !ok && v.epochs > 0 {
 			return fmt.Errorf("entry %d: contents of gfn %#x are missing, the epoch before does not have it", i, gfn)
 		}
 		e.images[gfn] = this
 		before, first = gfn, false
 	}
-	if want := 8 + int(n)*16 + e.contents*4096; want != len(r.body) {
+	if want != len(r.body) {
 		return fmt.Errorf("body of %d octets, expected %d", len(r.body), want)
 	}
 	return e.once(r)
@@ -158,18 +228,18 @@ func (v *verifier) end(r record) error {
 			return fmt.Errorf("gfn %#x is an always-sent page and an ordinary one", gfn)
 		}
 	}
-	got := []uint64{v.generation, e.number, e.pages, e.zeros, e.holes, uint64(e.records)}
-	want := []uint64{u64(r.body, 0), u64(r.body, 8), u64(r.body, 16), u64(r.body, 24), u64(r.body, 32), uint64(u32(r.body, 40))}
-	for i, what := range []string{"generation", "epoch", "number of pages", "number of zeros", "number of holes", "number of records"} {
+	got := []uint64{v.generation, e.number, e.pages, e.zeros, e.holes, e.changed, uint64(e.records)}
+	want := []uint64{u64(r.body, 0), u64(r.body, 8), u64(r.body, 16), u64(r.body, 24), u64(r.body, 32), u64(r.body, 40), uint64(u32(r.body, 48))}
+	for i, what := range []string{"generation", "epoch", "number of pages", "number of zeros", "number of holes", "number of pages with lines", "number of records"} {
 		if got[i] != want[i] {
 			return fmt.Errorf("%s is %d, counted %d", what, want[i], got[i])
 		}
 	}
-	if sum := u32(r.body, 44); sum != e.sum {
+	if sum := u32(r.body, 52); sum != e.sum {
 		return fmt.Errorf("CRC32C is %#08x, computed %#08x", sum, e.sum)
 	}
-	_, err := fmt.Fprintf(v.out, "epoch %d of generation %d: %d pages, %d zeros, %d holes, %d of %d always-sent pages, %d rings, %d octets of state, %d octets in %d records, CRC32C %#08x\n",
-		e.number, v.generation, e.pages, e.zeros, e.holes, e.contents, len(e.images), e.nrRings, e.stateLen, v.offset-e.start, e.records, e.sum)
+	_, err := fmt.Fprintf(v.out, "epoch %d of generation %d: %d pages, lines of %d, %d zeros, %d holes, %d of %d always-sent pages, %d rings, %d octets of state, %d octets in %d records, CRC32C %#08x\n",
+		e.number, v.generation, e.pages, e.changed, e.zeros, e.holes, e.contents, len(e.images), e.nrRings, e.stateLen, v.offset-e.start, e.records, e.sum)
 	v.lastEpoch, v.images, v.epoch = e.number, e.images, nil
 	v.epochs++
 	return err

@@ -65,7 +65,7 @@ var spec = map[uint32]struct {
 	0x08: {"STATE", 0, 2 << 20, (*verifier).state},
 	0x09: {"RINGS", 8, 8 + 4096*16, (*verifier).rings},
 	0x0a: {"XENSTORE", 0, 4 << 20, (*verifier).xenstore},
-	0x0b: {"EPOCH_END", 48, 48, (*verifier).end},
+	0x0b: {"EPOCH_END", 56, 56, (*verifier).end},
 	0x0c: {"ACK", 16, 16, (*verifier).ack},
 	0x0d: {"HEARTBEAT", 16, 16, (*verifier).heartbeat},
 	0x0e: {"DISCARD", 8, 8, (*verifier).last},
@@ -73,6 +73,7 @@ var spec = map[uint32]struct {
 	0x10: {"END", 16, 16, (*verifier).last},
 	0x11: {"LET_GO", 16, 16, (*verifier).last},
 	0x12: {"REFUSE", 8, 8 + 64*(8+1031), (*verifier).refuse},
+	0x13: {"LINES", 8, 8 + 256*(16+32*64), (*verifier).lines},
 }
 
 // verify checks a stream and describes it.
@@ -110,7 +111,7 @@ func (v *verifier) header() error {
 	if err != nil {
 		return err
 	}
-	want := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 'K', 'M', 'R', 'I', 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0}
+	want := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 'K', 'M', 'R', 'I', 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0}
 	if !bytes.Equal(b, want) {
 		return fmt.Errorf("% x, expected % x", b, want)
 	}
@@ -170,7 +171,7 @@ func (v *verifier) next() (string, error) {
 
 // order checks which records may follow, section 5.
 func (v *verifier) order(kind uint32, name string) error {
-	epochRecord := kind >= 0x04 && kind <= 0x0b
+	epochRecord := kind >= 0x04 && kind <= 0x0b || kind == 0x13
 	primaryOnly := kind == 0x02 || kind == 0x03 || epochRecord || kind == 0x0e || kind == 0x10 || kind == 0x11
 	switch {
 	case v.role == 0 && kind != 0x01 && kind != 0x12:

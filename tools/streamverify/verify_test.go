@@ -33,10 +33,15 @@ func epochs(t testing.TB, w *stream.Writer, n int) {
 		store := stream.AlwaysPage{Kind: stream.AlwaysStore, GFN: 0xfeffe}
 		if k == 1 {
 			store.Data = page(9)
+		} else if k == 2 {
+			store.Lines, store.Data = 1<<5|1, page(9)[:2*stream.LineSize]
 		}
 		err := errors.Join(w.Begin(7, k, k == 1), w.Always([]stream.AlwaysPage{store}))
 		for i := range 3 {
 			err = errors.Join(err, w.Page(abi.GFN(i), page(byte(k))), w.Page(abi.GFN(100+i), page(0)), w.Hole(abi.GFN(200+i)))
+		}
+		if k > 1 {
+			err = errors.Join(err, w.Lines(300, 1<<63|1, page(byte(k))), w.Lines(301, 2, page(byte(k))))
 		}
 		err = errors.Join(err, w.Heartbeat(7, k), w.State([]byte("some state")),
 			w.Rings([]stream.Ring{{Class: stream.RingVBD, DevID: 51712, RspProd: 4, ReqProd: 6}}), w.Xenstore([]byte("x")))
@@ -71,8 +76,8 @@ func TestAcceptsEncoder(t *testing.T) {
 	for _, line := range []string{
 		"primary: generation 7, epoch 0, domid 12, interface version 1, Xen 4.20.0 on AuthenticAMD at 2893437 kHz\n",
 		"guest: 2 vCPUs, 32768 pages up to gfn 0xfffff, at most 512 an epoch, described in 2 octets\n",
-		"epoch 3 of generation 7: 3 pages, 3 zeros, 3 holes, 0 of 1 always-sent pages, 1 rings, 10 octets of state,",
-		"stream is correct: 33 records, 3 epochs,",
+		"epoch 3 of generation 7: 3 pages, lines of 2, 3 zeros, 3 holes, 0 of 1 always-sent pages, 1 rings, 10 octets of state,",
+		"stream is correct: 35 records, 3 epochs,",
 	} {
 		if !strings.Contains(out.String(), line) {
 			t.Errorf("%q is missing in\n%s", line, out.String())

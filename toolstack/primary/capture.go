@@ -4,7 +4,6 @@
 package primary
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -42,6 +41,7 @@ type Capture struct {
 	sent       map[abi.GFN][]byte  // always-sent pages as the secondary knows them
 	sentKind   map[abi.GFN]stream.AlwaysKind
 	always     []stream.AlwaysPage // reused
+	lines      []byte              // reused: backs always[].Data where that is lines
 	alwaysGFNs map[abi.GFN]bool    // reused
 	pages      []abi.GFN           // reused
 	moved      []abi.GFN           // reused: pages to be mapped again
@@ -246,21 +246,26 @@ func (c *Capture) writePages(w *stream.Writer) error {
 		if c.alwaysGFNs[gfn] {
 			continue
 		}
-		var err error
-		switch page := c.mem.Page(gfn); {
-		case page == nil:
-			c.known.forget(gfn)
-			err = w.Hole(gfn)
-		case c.known.tell(gfn, page):
-			c.same++
-		default:
-			err = w.Page(gfn, page)
-		}
-		if err != nil {
+		if err := c.writePage(w, gfn, c.mem.Page(gfn)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (c *Capture) writePage(w *stream.Writer, gfn abi.GFN, page []byte) error {
+	if page == nil {
+		c.known.forget(gfn)
+		return w.Hole(gfn)
+	}
+	switch set, copied := c.known.tell(gfn, page); {
+	case set == 0:
+		c.same++
+		return nil
+	case set.Len() <= stream.MaxLines:
+		return w.Lines(gfn, set, copied)
+	}
+	return w.Page(gfn, page)
 }
 
 // readAlways copies the pages that Xen and dom0 write without logging, those
@@ -270,7 +275,7 @@ func (c *Capture) readAlways(r kemariop.SyncResult, full bool) error {
 	if err != nil {
 		return err
 	}
-	c.always = c.always[:0]
+	c.always, c.lines = c.always[:0], c.lines[:0]
 	clear(c.alwaysGFNs)
 	for _, list := range c.dom0Writes() {
 		for _, p := range list {
@@ -321,17 +326,22 @@ func (c *Capture) addAlways(kind stream.AlwaysKind, index uint32, gfn abi.GFN, p
 	c.alwaysGFNs[gfn] = true
 	c.known.forget(gfn)
 	p := stream.AlwaysPage{Kind: kind, Index: index, GFN: gfn}
-	known := c.sent[gfn]
-	if known == nil {
+	known, was := c.sent[gfn]
+	if !was {
 		known = make([]byte, abi.PageSize)
 		c.sent[gfn] = known
-	} else if !full && c.sentKind[gfn] == kind && bytes.Equal(known, page) {
-		c.always = append(c.always, p)
-		return nil
 	}
-	copy(known, page)
-	c.sentKind[gfn] = kind
-	p.Data = known
+	if full || !was || c.sentKind[gfn] != kind {
+		c.sentKind[gfn] = kind
+		copy(known, page)
+		p.Data = known
+	} else if set := update(known, page); set.Len() > stream.MaxLines {
+		p.Data = known
+	} else if set != 0 {
+		at := len(c.lines)
+		c.lines = set.Gather(c.lines, known)
+		p.Lines, p.Data = set, c.lines[at:]
+	}
 	c.always = append(c.always, p)
 	return nil
 }

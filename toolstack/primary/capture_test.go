@@ -176,11 +176,17 @@ func (g *fakeGuest) apply() {
 				gfn, data := m.Page(i)
 				copy(g.copied(gfn), data)
 			}
+			for i := range m.Patches() {
+				gfn, set, data := m.Lines(i)
+				set.Patch(g.copied(gfn), data)
+			}
 			for _, gfn := range m.Zeros {
 				clear(g.copied(gfn))
 			}
 			for _, p := range m.Always {
-				if p.Data != nil {
+				if p.Lines != 0 {
+					p.Lines.Patch(g.copied(p.GFN), p.Data)
+				} else if p.Data != nil {
 					copy(g.copied(p.GFN), p.Data)
 				}
 			}

@@ -5,43 +5,86 @@ package primary
 import (
 	"bytes"
 
+	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
 )
 
-// knownPages is how many pages' contents are remembered: 8 MiB.
-const knownPages = 2048
+// knownPages is how many pages' contents are remembered: 16 MiB.
+const knownPages = 4096
 
 // known remembers what the secondary was last told about some pages. Of those that
-// a guest dirties many are as they were: written back, or with the same value.
+// a guest dirties many are as they were: written back, or with the same value. In
+// most of the others a few lines have changed.
 //
-// Each gfn has one place, which it shares with others: the newest one has it.
-// The zero value remembers nothing.
+// A page that is not remembered takes the place of one that has not been dirtied
+// for long. The zero value remembers nothing.
 type known struct {
-	gfns  []abi.GFN // plus 1; 0: nothing
-	pages []byte
+	places map[abi.GFN]int
+	gfns   []abi.GFN // by place
+	recent []bool    // dirtied again since hand was there
+	pages  []byte
+	hand   int // goes round the places
 }
 
-// tell reports whether the secondary has page at gfn. If not, it is to be told,
-// and then has.
-func (k *known) tell(gfn abi.GFN, page []byte) bool {
-	if k.gfns == nil {
-		k.gfns, k.pages = make([]abi.GFN, knownPages), make([]byte, knownPages*abi.PageSize)
+// everyLine is all of a page.
+const everyLine = ^stream.LineSet(0)
+
+// tell returns which lines of the page at gfn the secondary does not have, and what
+// it is to be told: a copy of the page, valid until the next call.
+func (k *known) tell(gfn abi.GFN, page []byte) (stream.LineSet, []byte) {
+	if place, ok := k.places[gfn]; ok {
+		k.recent[place] = true
+		copied := k.page(place)
+		return update(copied, page), copied
 	}
-	slot := gfn % knownPages
-	copied := k.pages[slot*abi.PageSize:][:abi.PageSize]
-	if k.gfns[slot] == gfn+1 && bytes.Equal(copied, page) {
-		return true
-	}
-	k.gfns[slot] = gfn + 1
+	copied := k.page(k.place(gfn))
 	copy(copied, page)
-	return false
+	return everyLine, copied
+}
+
+func (k *known) page(place int) []byte { return k.pages[place*abi.PageSize:][:abi.PageSize] }
+
+// place gives gfn a place.
+func (k *known) place(gfn abi.GFN) int {
+	if k.places == nil {
+		k.places = make(map[abi.GFN]int, knownPages)
+		k.gfns, k.recent, k.pages = make([]abi.GFN, knownPages), make([]bool, knownPages), make([]byte, knownPages*abi.PageSize)
+	}
+	for k.recent[k.hand] {
+		k.recent[k.hand] = false
+		k.hand = (k.hand + 1) % knownPages
+	}
+	place := k.hand
+	k.hand = (k.hand + 1) % knownPages
+	if k.places[k.gfns[place]] == place {
+		delete(k.places, k.gfns[place])
+	}
+	k.gfns[place], k.places[gfn] = gfn, place
+	return place
 }
 
 // forget is for a page about which the secondary is told otherwise.
-func (k *known) forget(gfn abi.GFN) {
-	if k.gfns != nil && k.gfns[gfn%knownPages] == gfn+1 {
-		k.gfns[gfn%knownPages] = 0
-	}
-}
+func (k *known) forget(gfn abi.GFN) { delete(k.places, gfn) }
 
-func (k *known) forgetAll() { clear(k.gfns) }
+func (k *known) forgetAll() { clear(k.places) }
+
+// update makes a copy of a page what the page is now, and returns in which lines it
+// was not. What it does not return it has not changed, whoever writes to the page
+// meanwhile.
+func update(copied, page []byte) (set stream.LineSet) {
+	const stride = 8 * stream.LineSize // of which a change is looked for at once
+	for at := 0; at < abi.PageSize; at += stride {
+		if bytes.Equal(copied[at:at+stride], page[at:at+stride]) {
+			continue
+		}
+		for off := at; off < at+stride; off += stream.LineSize {
+			was := (*[stream.LineSize]byte)(copied[off:])
+			is := (*[stream.LineSize]byte)(page[off:])
+			if *was != *is {
+				*was = *is
+				set |= 1 << (off / stream.LineSize)
+			}
+		}
+	}
+	return set
+}

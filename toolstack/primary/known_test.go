@@ -4,13 +4,17 @@ package primary
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"testing"
 
 	"pgregory.net/rapid"
 
+	"github.com/kemari-ft/kemari/toolstack/guestmem"
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
+	"github.com/kemari-ft/kemari/xen/foreignmem"
 )
 
 // TestUnchangedPagesAreNotSent: a page that the guest wrote, and that is as the
@@ -24,6 +28,9 @@ func TestUnchangedPagesAreNotSent(t *testing.T) {
 		sent, err := g.capture.Epoch(g.writer, 1, g.epoch, r, false, nil, nil)
 		g.must(err)
 		g.apply()
+		if unseen := g.unseen(); len(unseen) > 0 {
+			t.Errorf("epoch %d: the secondary lacks the changes of gfns %v", g.epoch, unseen)
+		}
 		return sent
 	}
 	g.write(20)
@@ -33,26 +40,59 @@ func TestUnchangedPagesAreNotSent(t *testing.T) {
 	}
 	g.write(20)
 	g.dirty = append(g.dirty, 21)
-	if sent := send(); sent.Pages != 1 || g.capture.same != 1 {
-		t.Errorf("one page of two is another one: %d sent, %d said to be the same", sent.Pages, g.capture.same)
+	if sent := send(); sent.Pages != 0 || sent.Lines != 1 || g.capture.same != 1 {
+		t.Errorf("one octet of two pages has changed: %d pages sent, lines of %d, %d said to be the same", sent.Pages, sent.Lines, g.capture.same)
 	}
-	if unseen := g.unseen(); len(unseen) > 0 {
-		t.Errorf("the secondary lacks the changes of gfns %v", unseen)
+	for i := range 10 {
+		g.page(20)[i*400]++
+	}
+	for i := range abi.PageSize {
+		g.page(21)[i]++
+	}
+	g.dirty = append(g.dirty, 20, 21)
+	if sent := send(); sent.Pages != 1 || sent.Lines != 1 || sent.Octets > abi.PageSize+10*stream.LineSize+500 {
+		t.Errorf("a page and 10 lines of another one have changed: %d pages sent, lines of %d, %d octets", sent.Pages, sent.Lines, sent.Octets)
 	}
 }
 
-// TestPagesOfOnePlace: gfns that share a place are not taken for each other.
-func TestPagesOfOnePlace(t *testing.T) {
+// TestMorePagesThanPlaces: with more pages than are remembered none is taken for
+// what it was when it was told of before the last time, or for another one; and
+// those that are dirtied all the time are remembered.
+func TestMorePagesThanPlaces(t *testing.T) {
 	var k known
 	page := make([]byte, abi.PageSize)
-	for i, gfn := range []abi.GFN{0, knownPages, 2 * knownPages, 0, knownPages} {
-		if k.tell(gfn, page) {
-			t.Errorf("call %d: gfn %#x is said to be known", i, uint64(gfn))
+	told := map[abi.GFN]byte{}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for n := range 6 * knownPages {
+		gfn, often := abi.GFN(rnd.IntN(2*knownPages)), n%4 == 0
+		if often {
+			gfn = abi.GFN(n / 4 % 64)
 		}
+		page[0] = byte(rnd.IntN(3))
+		if n%1000 == 999 {
+			k.forget(gfn)
+			delete(told, gfn)
+		}
+		was, before := told[gfn]
+		set, copied := k.tell(gfn, page)
+		if !bytes.Equal(copied, page) && set != 0 {
+			t.Fatalf("gfn %#x: the copy is another page", uint64(gfn))
+		}
+		switch {
+		case set == everyLine && before && often && n > 4*64:
+			t.Fatalf("gfn %#x, which is dirtied all the time, was not remembered", uint64(gfn))
+		case set == everyLine: // not remembered
+		case !before, set == 0 && was != page[0], set == 1 && was == page[0], set > 1:
+			t.Fatalf("gfn %#x: lines %#x, told before: %v, %d; now %d", uint64(gfn), uint64(set), before, was, page[0])
+		}
+		told[gfn] = page[0]
 	}
-	k.forget(0)
-	if !k.tell(knownPages, page) {
-		t.Error("to forget one gfn made another one of its place unknown")
+	if len(k.places) > knownPages {
+		t.Errorf("%d pages in %d places", len(k.places), knownPages)
+	}
+	k.forgetAll()
+	if set, _ := k.tell(1, page); set != everyLine {
+		t.Error("a page is remembered after all were forgotten")
 	}
 }
 
@@ -75,6 +115,28 @@ func TestI4PageThatWasXensMeanwhile(t *testing.T) {
 	g.sync()
 	if unseen := g.unseen(); len(unseen) > 0 {
 		t.Errorf("the secondary lacks the changes of gfns %v", unseen)
+	}
+}
+
+// I4: what was sent once and then something else is sent again.
+func TestI4WrittenBack(t *testing.T) {
+	for _, octets := range []int{1, abi.PageSize} {
+		g := newFakeGuest(t)
+		g.sync()
+		g.write(20)
+		g.sync()
+		before := bytes.Clone(g.page(20))
+		for i := range octets {
+			g.page(20)[i]++
+		}
+		g.dirty = append(g.dirty, 20)
+		g.sync()
+		copy(g.page(20), before)
+		g.dirty = append(g.dirty, 20)
+		g.sync()
+		if unseen := g.unseen(); len(unseen) > 0 {
+			t.Errorf("%d octets: the secondary lacks the changes of gfns %v", octets, unseen)
+		}
 	}
 }
 
@@ -125,4 +187,39 @@ func TestI4RememberedPagesHideNothing(t *testing.T) {
 			}
 		}
 	})
+}
+
+// BenchmarkWritePages is what becomes of dirtied pages in the pause, without their
+// way to the other host: to be compared with copying as many.
+func BenchmarkWritePages(b *testing.B) {
+	const pages = 400
+	mem := make([]byte, pages*abi.PageSize)
+	c := &Capture{mem: guestmem.FromMapping(0, foreignmem.FromBytes(mem))}
+	w := stream.NewWriter(io.Discard)
+	for _, lines := range []int{0, 1, 5, 64} {
+		b.Run(fmt.Sprintf("lines=%d", lines), func(b *testing.B) {
+			b.SetBytes(int64(len(mem)))
+			b.ReportAllocs()
+			for epoch := uint64(2); b.Loop(); epoch++ {
+				b.StopTimer()
+				c.pages = c.pages[:0]
+				for gfn := range abi.GFN(pages) {
+					c.pages = append(c.pages, gfn)
+					for i := range lines {
+						mem[int(gfn)*abi.PageSize+i*stream.LineSize]++
+					}
+				}
+				if err := w.Begin(1, epoch, false); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				if err := c.writePages(w); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := w.End(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -33,6 +33,7 @@ type Sync struct {
 	Always uint32 `json:"always"`
 	Same   uint32 `json:"same"`  // dirtied and not sent: the secondary has these contents
 	Pages  uint64 `json:"pages"` // sent with contents
+	Lines  uint64 `json:"lines"` // pages of which only the lines were sent that have changed
 	Zeros  uint64 `json:"zeros"`
 	Holes  uint64 `json:"holes"`
 	Octets uint64 `json:"octets"`
@@ -81,6 +82,7 @@ func (m *meter) sent(c *Capture, r kemariop.SyncResult, sent stream.Sent, writin
 	}
 	m.now.Dirty, m.now.Always, m.now.Same = r.DirtyNr, r.AlwaysNr, c.same
 	m.now.Pages, m.now.Zeros, m.now.Holes, m.now.Octets = sent.Pages, sent.Zeros, sent.Holes, sent.Octets
+	m.now.Lines = sent.Lines
 }
 
 func (m *meter) end() Sync {

@@ -4,7 +4,9 @@ package replica
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
@@ -22,11 +24,12 @@ type Stage struct {
 }
 
 // check says whether the epoch fits to the one before it: an always-sent page
-// without contents must be the page that was there.
+// without all its contents must be the page that was there, and of a page of which lines
+// come the shell must have the rest, which it has not of an always-sent one.
 func (s *Stage) check(e *stream.Epoch) error {
 	at := 0
 	for _, p := range e.Always {
-		if p.Data != nil {
+		if p.Data != nil && p.Lines == 0 {
 			continue
 		}
 		for at < len(s.Always) && s.Always[at].GFN < p.GFN {
@@ -34,6 +37,12 @@ func (s *Stage) check(e *stream.Epoch) error {
 		}
 		if at == len(s.Always) || s.Always[at].GFN != p.GFN || s.Always[at].Kind != p.Kind || s.Always[at].Index != p.Index {
 			return fmt.Errorf("epoch %d leaves out always-sent page %#x (kind %#x), which the epoch before does not have", e.Number, uint64(p.GFN), uint16(p.Kind))
+		}
+	}
+	for i := range e.Patches() {
+		gfn, _, _ := e.Lines(i)
+		if _, was := slices.BinarySearchFunc(s.Always, gfn, func(p stream.AlwaysPage, gfn abi.GFN) int { return cmp.Compare(p.GFN, gfn) }); was {
+			return fmt.Errorf("epoch %d has lines of page %#x, which the epoch before has as an always-sent one", e.Number, uint64(gfn))
 		}
 	}
 	return nil
@@ -53,10 +62,12 @@ func (s *Stage) take(e *stream.Epoch) {
 			image = make([]byte, abi.PageSize)
 			s.images[p.GFN] = image
 		}
-		if p.Data != nil {
+		if p.Lines != 0 {
+			p.Lines.Patch(image, p.Data)
+		} else if p.Data != nil {
 			copy(image, p.Data)
 		}
-		p.Data = image
+		p.Lines, p.Data = 0, image
 		s.Always[i] = p
 	}
 	if len(old) > 0 && len(s.images) > len(s.Always) {

@@ -35,10 +35,13 @@ func (c *wire) must(err error) {
 	}
 }
 
-func (c *wire) epoch(k uint64, always []stream.AlwaysPage, xenstore string) *stream.Epoch {
+func (c *wire) epoch(k uint64, always []stream.AlwaysPage, xenstore string, lines ...abi.GFN) *stream.Epoch {
 	c.must(c.w.Begin(1, k, k == 1))
 	c.must(c.w.Always(always))
 	c.must(c.w.Page(abi.GFN(k), bytes.Repeat([]byte{byte(k)}, abi.PageSize)))
+	for _, gfn := range lines {
+		c.must(c.w.Lines(gfn, 1, make([]byte, abi.PageSize)))
+	}
 	c.must(c.w.State([]byte{byte(k)}))
 	c.must(c.w.Rings([]stream.Ring{{Class: stream.RingVBD, RspProd: uint32(k), ReqProd: uint32(k) + 1}}))
 	if xenstore != "" {
@@ -101,16 +104,30 @@ func TestI7Stage(t *testing.T) {
 	want(1, "one", store(image(1)))
 	step(c.epoch(2, []stream.AlwaysPage{store(nil), grant(image(2))}, ""))
 	want(2, "one", store(image(1)), grant(image(2)))
-	step(c.epoch(3, []stream.AlwaysPage{store(image(3))}, "three"))
-	want(3, "three", store(image(3)))
+	changed := image(1)
+	copy(changed[stream.LineSize:], image(3)[:stream.LineSize])
+	lines := stream.AlwaysPage{Kind: stream.AlwaysStore, GFN: 50, Lines: 1 << 1, Data: image(3)[:stream.LineSize]}
+	step(c.epoch(3, []stream.AlwaysPage{lines}, "three"))
+	want(3, "three", store(changed))
 	if n := len(s.stage.images); n != 1 {
 		t.Errorf("%d images are kept, 1 is used", n)
 	}
 	// The grant frame is not there any more: its contents cannot be old ones.
 	step(c.epoch(4, []stream.AlwaysPage{store(image(4)), grant(nil)}, ""))
-	want(3, "three", store(image(3)))
-	if s.Dropped() != 1 {
-		t.Errorf("%d dropped, want 1", s.Dropped())
+	want(3, "three", store(changed))
+	// The shell has never had what was in this page.
+	s.Step(PeerHello{2, &stream.Hello{Guest: guestID, Generation: 1}})
+	drop := c.epoch(5, nil, "", 50)
+	drop.Number = 4
+	s.Step(EpochArrived{2, drop})
+	want(3, "three", store(changed))
+	s.Step(PeerHello{3, &stream.Hello{Guest: guestID, Generation: 1}})
+	drop = c.epoch(6, []stream.AlwaysPage{{Kind: stream.AlwaysStore, GFN: 51, Lines: 1, Data: image(3)[:stream.LineSize]}}, "")
+	drop.Number = 4
+	s.Step(EpochArrived{3, drop})
+	want(3, "three", store(changed))
+	if s.Dropped() != 3 {
+		t.Errorf("%d dropped, want 3", s.Dropped())
 	}
 }
 

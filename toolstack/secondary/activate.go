@@ -120,7 +120,25 @@ func (s *Shell) ApplyEpoch(e *stream.Epoch) error {
 			return err
 		}
 	}
+	for i := range e.Patches() {
+		if err := s.patch(e.Lines(i)); err != nil {
+			return err
+		}
+	}
 	return s.applyLists(e.Zeros, e.Holes)
+}
+
+// patch writes some lines of a page.
+func (s *Shell) patch(gfn abi.GFN, set stream.LineSet, data []byte) error {
+	if s.kept(gfn) {
+		return nil
+	}
+	page := s.mem.Page(gfn)
+	if page == nil {
+		return fmt.Errorf("%s: lines of gfn %#x have changed, at which the epoch before has no page", s.dom, gfn)
+	}
+	set.Patch(page, data)
+	return nil
 }
 
 func (s *Shell) applyLists(zeros, holes []abi.GFN) error {

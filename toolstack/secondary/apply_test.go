@@ -14,7 +14,7 @@ import (
 )
 
 // epochOf makes a shell of plain memory, and an epoch of as many pages for it:
-// every tenth is zeros.
+// every tenth is zeros, and of others one line has changed.
 func epochOf(tb testing.TB, pages int) (*Shell, *stream.Epoch, []byte) {
 	tb.Helper()
 	must := func(err error) {
@@ -37,6 +37,12 @@ func epochOf(tb testing.TB, pages int) (*Shell, *stream.Epoch, []byte) {
 			if gfn%10 != 0 {
 				p[i] = byte(gfn + i)
 			}
+		}
+		if gfn%10 == 1 {
+			line := abi.PageSize - stream.LineSize
+			copy(mem[gfn*abi.PageSize:], p[:line])
+			must(w.Lines(abi.GFN(gfn), 1<<63, p))
+			continue
 		}
 		must(w.Page(abi.GFN(gfn), p))
 	}
@@ -69,6 +75,19 @@ func TestApplyDoesNotAllocate(t *testing.T) {
 		if !bytes.Equal(s.mem.Page(abi.GFN(gfn)), want[gfn*abi.PageSize:][:abi.PageSize]) {
 			t.Fatalf("gfn %d is not the epoch's", gfn)
 		}
+	}
+}
+
+// TestLinesOfNoPage: where the epoch before has no page there is nothing of which
+// lines could have changed.
+func TestLinesOfNoPage(t *testing.T) {
+	s := &Shell{dom: 7, mem: guestmem.FromMapping(0, foreignmem.FromBytes(make([]byte, abi.PageSize)))}
+	if err := s.patch(1, 1, make([]byte, stream.LineSize)); err == nil {
+		t.Error("lines of a page that is not there were taken")
+	}
+	s.console = 1
+	if err := s.patch(1, 1, make([]byte, stream.LineSize)); err != nil {
+		t.Errorf("lines of a page that belongs to xenconsoled: %v", err)
 	}
 }
 

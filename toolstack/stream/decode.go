@@ -35,6 +35,8 @@ func (r *Reader) record(t RecordType, b []byte) (any, error) {
 		return nil, r.begin(b)
 	case TypeZeros, TypeHoles:
 		return r.gfnList(t, b)
+	case TypeLines:
+		return nil, r.lines(b)
 	case TypeAlways:
 		return nil, r.always(b)
 	case TypeState:
@@ -153,7 +155,7 @@ func (r *Reader) name(gfn abi.GFN) error {
 
 // bounded holds a staged epoch to the size which SHELL announced.
 func (r *Reader) bounded() error {
-	if total := r.sum.pages + r.sum.zeros + r.sum.holes; !r.current.Full && total > uint64(r.shell.EpochPages) {
+	if total := r.sum.pages + r.sum.zeros + r.sum.holes + r.sum.lines; !r.current.Full && total > uint64(r.shell.EpochPages) {
 		return limitf("%d pages in an epoch of at most %d", total, r.shell.EpochPages)
 	}
 	return nil
@@ -258,20 +260,31 @@ func (r *Reader) always(b []byte) error {
 		}
 		flags := le.Uint16(entries[2:])
 		switch {
-		case flags&^alwaysHasImg != 0:
+		case flags > alwaysLines || flags == alwaysHasImg|alwaysLines:
 			return kindf(ErrUnsupported, "flags %#x", flags)
 		case p.GFN > MaxGFN:
 			return limitf("gfn %#x", p.GFN)
 		case len(e.Always) > 0 && e.Always[len(e.Always)-1].GFN >= p.GFN:
 			return sequencef("always-sent page %#x after %#x", p.GFN, e.Always[len(e.Always)-1].GFN)
 		}
-		if flags&alwaysHasImg != 0 {
-			if len(data) < abi.PageSize {
+		if e.Full && flags != alwaysHasImg {
+			return sequencef("always-sent page %#x without contents in the first epoch", p.GFN)
+		}
+		if flags == alwaysLines {
+			if len(data) < lineSetLen {
+				return corruptf("lines of always-sent page %#x are missing", p.GFN)
+			}
+			p.Lines, data = LineSet(le.Uint64(data)), data[lineSetLen:]
+			if err := p.Lines.check(p.GFN); err != nil {
+				return err
+			}
+		}
+		if flags != 0 {
+			n := p.dataLen()
+			if len(data) < n {
 				return corruptf("contents of always-sent page %#x are missing", p.GFN)
 			}
-			p.Data, data = data[:abi.PageSize:abi.PageSize], data[abi.PageSize:]
-		} else if e.Full {
-			return sequencef("always-sent page %#x without contents in the first epoch", p.GFN)
+			p.Data, data = data[:n:n], data[n:]
 		}
 		e.Always = append(e.Always, p)
 	}
@@ -305,8 +318,8 @@ func (r *Reader) end(b []byte) (any, error) {
 		return nil, sequencef("end of epoch %d of generation %d inside epoch %d of %d", k, g, e.Number, e.Generation)
 	}
 	want := tally{
-		pages: le.Uint64(b[16:]), zeros: le.Uint64(b[24:]), holes: le.Uint64(b[32:]),
-		records: le.Uint32(b[40:]), crc: le.Uint32(b[44:]),
+		pages: le.Uint64(b[16:]), zeros: le.Uint64(b[24:]), holes: le.Uint64(b[32:]), lines: le.Uint64(b[40:]),
+		records: le.Uint32(b[48:]), crc: le.Uint32(b[52:]),
 	}
 	if err := epochWhole(r.sum, want); err != nil {
 		return nil, err
@@ -328,6 +341,9 @@ func (r *Reader) end(b []byte) (any, error) {
 		}
 		for _, gfn := range e.Holes {
 			r.seen[gfn/64] = 0
+		}
+		for _, c := range e.changed {
+			r.seen[c.gfn/64] = 0
 		}
 	} else {
 		e.gfns, e.Zeros, e.Holes = e.gfns[:0], e.Zeros[:0], e.Holes[:0]

@@ -23,11 +23,13 @@ type Epoch struct {
 	Rings    []Ring
 	Xenstore []byte // nil: as in the epoch before
 
-	gfns   []abi.GFN
-	chunks [][]byte // of chunkPages pages each
-	images []byte   // backs Always[].Data
-	stored []byte   // backs Xenstore
-	pool   *Pool
+	gfns    []abi.GFN
+	chunks  [][]byte // of chunkPages pages each
+	changed []changed
+	lines   []byte // backs changed
+	images  []byte // backs Always[].Data
+	stored  []byte // backs Xenstore
+	pool    *Pool
 }
 
 // Pages returns the number of pages with data.
@@ -48,6 +50,7 @@ func (e *Epoch) Release() {
 func (e *Epoch) reset() {
 	e.Generation, e.Number, e.Full = 0, 0, false
 	e.gfns, e.Zeros, e.Holes = e.gfns[:0], e.Zeros[:0], e.Holes[:0]
+	e.changed, e.lines = e.changed[:0], e.lines[:0]
 	e.Always, e.Rings, e.State, e.Xenstore = e.Always[:0], e.Rings[:0], e.State[:0], nil
 }
 

@@ -19,7 +19,8 @@ func FuzzReader(f *testing.F) {
 		Zeros: []abi.GFN{1}, Holes: []abi.GFN{2}, State: "state", HasXenstore: true,
 		Always: []AlwaysPage{{Kind: AlwaysStore, GFN: 0x1000, Data: testPage(2)}}, Rings: []Ring{{Class: RingVBD}}}}
 	two := append(one, content{Generation: 7, Number: 2, Pages: map[abi.GFN]string{3: string(testPage(3))},
-		Always: []AlwaysPage{{Kind: AlwaysStore, GFN: 0x1000}}})
+		Lines:  map[abi.GFN]linesOf{4: {1<<63 | 1, string(testPage(4)[:2*LineSize])}},
+		Always: []AlwaysPage{{Kind: AlwaysStore, GFN: 0x1000}, {Kind: AlwaysGrant, GFN: 0x1001, Lines: 1 << 7, Data: testPage(5)[:LineSize]}}})
 	f.Add(encode(f, one), true)
 	f.Add(encode(f, two), true)
 	var out bytes.Buffer
@@ -55,8 +56,13 @@ func FuzzReader(f *testing.F) {
 					t.Fatalf("epoch %d after %d", e.Number, last)
 				}
 				last = e.Number
-				if n := e.Pages() + len(e.Zeros) + len(e.Holes); n > 16 {
+				if n := e.Pages() + e.Patches() + len(e.Zeros) + len(e.Holes); n > 16 {
 					t.Fatalf("%d pages", n)
+				}
+				var page [abi.PageSize]byte
+				for i := range e.Patches() {
+					_, set, data := e.Lines(i)
+					set.Patch(page[:], data)
 				}
 				e.Release()
 			}

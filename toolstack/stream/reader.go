@@ -192,7 +192,7 @@ func (r *Reader) allowed(t RecordType) error {
 		}
 	case t == TypeAck || t == TypeDiscarded:
 		return sequencef("from a primary")
-	case t >= TypePages && t <= TypeEpochEnd:
+	case t.ofEpoch():
 		if r.current == nil {
 			return sequencef("outside of an epoch")
 		}
@@ -217,6 +217,8 @@ func bodyLimits(t RecordType) (least, most int, known bool) {
 		return beginLen, beginLen, true
 	case TypeZeros, TypeHoles:
 		return listLen, listLen + MaxList*8, true
+	case TypeLines:
+		return listLen, listLen + MaxBatch*(lineLen+MaxLines*LineSize), true
 	case TypeAlways:
 		return listLen, listLen + MaxAlways*(alwaysLen+abi.PageSize), true
 	case TypeState:

@@ -74,7 +74,16 @@ type AlwaysPage struct {
 	Kind  AlwaysKind
 	Index uint32
 	GFN   abi.GFN
-	Data  []byte // nil: as in the epoch before
+	Lines LineSet // not 0: Data is only these lines, all else is as in the epoch before
+	Data  []byte  // nil: as in the epoch before
+}
+
+// dataLen is the length of Data, if there is some.
+func (p *AlwaysPage) dataLen() int {
+	if p.Lines != 0 {
+		return p.Lines.Len() * LineSize
+	}
+	return abi.PageSize
 }
 
 // AlwaysKind says what an always-sent page is.

@@ -11,8 +11,8 @@ func epochWhole(got, want tally) error {
 		return corruptf("CRC32C of the epoch is %#08x, computed %#08x", want.crc, got.crc)
 	}
 	if got != want {
-		return corruptf("epoch announces %d pages, %d zeros, %d holes in %d records, found %d, %d, %d in %d",
-			want.pages, want.zeros, want.holes, want.records, got.pages, got.zeros, got.holes, got.records)
+		return corruptf("epoch announces %d pages, %d zeros, %d holes, lines of %d pages in %d records, found %d, %d, %d, %d in %d",
+			want.pages, want.zeros, want.holes, want.lines, want.records, got.pages, got.zeros, got.holes, got.lines, got.records)
 	}
 	return nil
 }

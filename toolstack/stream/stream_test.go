@@ -27,12 +27,19 @@ type content struct {
 	Generation, Number uint64
 	Full               bool
 	Pages              map[abi.GFN]string
+	Lines              map[abi.GFN]linesOf
 	Zeros, Holes       []abi.GFN
 	Always             []AlwaysPage
 	State              string
 	Rings              []Ring
 	Xenstore           string
 	HasXenstore        bool
+}
+
+// linesOf is what has changed of a page.
+type linesOf struct {
+	Set  LineSet
+	Data string
 }
 
 func (c *content) write(t testing.TB, w *Writer) {
@@ -48,6 +55,11 @@ func (c *content) write(t testing.TB, w *Writer) {
 	for gfn, p := range c.Pages {
 		must(w.Page(gfn, []byte(p)))
 	}
+	for gfn, l := range c.Lines {
+		page := make([]byte, abi.PageSize)
+		l.Set.Patch(page, []byte(l.Data))
+		must(w.Lines(gfn, l.Set, page))
+	}
 	for _, gfn := range c.Zeros {
 		must(w.Page(gfn, make([]byte, abi.PageSize)))
 	}
@@ -61,7 +73,7 @@ func (c *content) write(t testing.TB, w *Writer) {
 	}
 	sent, err := w.End()
 	must(err)
-	if sent.Pages != uint64(len(c.Pages)) || sent.Zeros != uint64(len(c.Zeros)) || sent.Holes != uint64(len(c.Holes)) {
+	if sent.Pages != uint64(len(c.Pages)) || sent.Lines != uint64(len(c.Lines)) || sent.Zeros != uint64(len(c.Zeros)) || sent.Holes != uint64(len(c.Holes)) {
 		t.Fatalf("End says %+v", sent)
 	}
 }
@@ -99,7 +111,7 @@ func readAll(in []byte, prepare func(*Reader)) (epochs []content, others []any, 
 
 func contentOf(e *Epoch, batches *content) content {
 	c := content{
-		Generation: e.Generation, Number: e.Number, Full: e.Full, Pages: map[abi.GFN]string{},
+		Generation: e.Generation, Number: e.Number, Full: e.Full, Pages: map[abi.GFN]string{}, Lines: map[abi.GFN]linesOf{},
 		Zeros: append([]abi.GFN(nil), e.Zeros...), Holes: append([]abi.GFN(nil), e.Holes...),
 		State: string(e.State), Rings: append([]Ring(nil), e.Rings...),
 		Xenstore: string(e.Xenstore), HasXenstore: e.Xenstore != nil,
@@ -107,6 +119,10 @@ func contentOf(e *Epoch, batches *content) content {
 	for i := range e.Pages() {
 		gfn, p := e.Page(i)
 		c.Pages[gfn] = string(p)
+	}
+	for i := range e.Patches() {
+		gfn, set, data := e.Lines(i)
+		c.Lines[gfn] = linesOf{set, string(data)}
 	}
 	for _, p := range e.Always {
 		p.Data = bytes.Clone(p.Data)
@@ -124,10 +140,16 @@ func genEpochs(t *rapid.T, most, pages int) []content {
 	var epochs []content
 	for k := range n {
 		gfns := rapid.SliceOfNDistinct(rapid.Uint64Range(0, uint64(testShell.MaxGFN)), 0, pages, rapid.ID[uint64]).Draw(t, "gfns")
-		c := content{Generation: testHello.Generation, Number: uint64(k) + 1, Full: k == 0, Pages: map[abi.GFN]string{}}
+		c := content{Generation: testHello.Generation, Number: uint64(k) + 1, Full: k == 0, Pages: map[abi.GFN]string{}, Lines: map[abi.GFN]linesOf{}}
 		seed := rapid.Uint64().Draw(t, "seed")
 		for i, g := range gfns {
-			switch gfn := abi.GFN(g); i % 7 {
+			switch gfn := abi.GFN(g); i % 9 {
+			case 7, 8:
+				if c.Full {
+					continue
+				}
+				set := LineSet(uint32(seed)>>(i%32)|1<<(i%32)) << (i % 33)
+				c.Lines[gfn] = linesOf{set, string(testPage(seed + g)[:set.Len()*LineSize])}
 			case 5:
 				c.Zeros = append(c.Zeros, gfn)
 			case 6:
@@ -138,8 +160,12 @@ func genEpochs(t *rapid.T, most, pages int) []content {
 		}
 		for i := range rapid.IntRange(0, 5).Draw(t, "always") {
 			p := AlwaysPage{Kind: AlwaysGrant, Index: uint32(i), GFN: testShell.MaxGFN + 1 + abi.GFN(i)}
-			if c.Full || i%2 == 0 {
+			switch {
+			case c.Full || i%3 == 0:
 				p.Data = testPage(seed)
+			case i%3 == 1:
+				p.Lines = LineSet(uint32(seed) | 1)
+				p.Data = testPage(seed)[:p.dataLen()]
 			}
 			c.Always = append(c.Always, p)
 		}
@@ -281,12 +307,15 @@ func TestHeartbeats(t *testing.T) {
 // TestWriterMisuse: what a writer is asked for wrongly is not sent.
 func TestWriterMisuse(t *testing.T) {
 	var out bytes.Buffer
-	w := NewWriter(&out)
+	w, full := NewWriter(&out), NewWriter(&out)
 	for name, err := range map[string]error{
 		"state outside of an epoch": w.State(nil),
 		"state too long":            errors.Join(w.Begin(7, 2, false), w.State(make([]byte, MaxState+1))),
 		"short page":                w.Page(1, make([]byte, 100)),
 		"second epoch":              w.Begin(7, 3, false),
+		"lines of a short page":     w.Lines(1, 1, make([]byte, 100)),
+		"no lines":                  w.Lines(1, 0, make([]byte, abi.PageSize)),
+		"lines of a full epoch":     errors.Join(full.Begin(7, 1, true), full.Lines(1, 1, make([]byte, abi.PageSize))),
 		"always-sent pages twice":   w.Always([]AlwaysPage{{GFN: 4}, {GFN: 4}}),
 		"discard inside an epoch":   w.Discard(7),
 		"no reason":                 NewWriter(&out).Refuse(nil),

@@ -67,6 +67,8 @@ func play(w *Writer, wire *bytes.Buffer, from Role, words []string) error {
 		return w.Begin(gen, arg("epoch", 1), arg("epoch", 1) == 1)
 	case "page":
 		return w.Page(abi.GFN(arg("gfn", 0x1000)), testPage(arg("seed", 1)))
+	case "lines":
+		return w.Lines(abi.GFN(arg("gfn", 0x1003)), LineSet(arg("set", 1)), testPage(arg("seed", 1)))
 	case "zero":
 		return w.Page(abi.GFN(arg("gfn", 0x1001)), make([]byte, abi.PageSize))
 	case "hole":
@@ -74,7 +76,8 @@ func play(w *Writer, wire *bytes.Buffer, from Role, words []string) error {
 	case "always":
 		p := AlwaysPage{Kind: AlwaysStore, GFN: abi.GFN(arg("gfn", 0xfeffe))}
 		if arg("data", 1) == 1 {
-			p.Data = testPage(9)
+			p.Lines = LineSet(arg("lines", 0))
+			p.Data = testPage(9)[:p.dataLen()]
 		}
 		return w.Always([]AlwaysPage{p})
 	case "state":
@@ -114,6 +117,16 @@ func play(w *Writer, wire *bytes.Buffer, from Role, words []string) error {
 		b = le.AppendUint32(b, uint32(arg("length", 0)))
 		wire.Write(append(b, make([]byte, arg("octets", 0))...))
 		return nil
+	case "lines-record": // in an epoch, as no writer makes it
+		b := le.AppendUint64(nil, 1)
+		b = le.AppendUint64(le.AppendUint64(b, arg("gfn", 0x1003)), arg("set", 1))
+		b = append(b, make([]byte, arg("octets", 0))...)
+		return errors.Join(w.Begin(gen, 42, false), w.blob(TypeLines, b, len(b)))
+	case "always-record": // as no writer makes it
+		b := le.AppendUint64(nil, 1)
+		b = le.AppendUint64(append(b, byte(AlwaysFIFO), 0, alwaysLines, 0, 0, 0, 0, 0), arg("gfn", 0xfeffe))
+		b = append(le.AppendUint64(b, arg("set", 1)), make([]byte, arg("octets", 0))...)
+		return w.blob(TypeAlways, b, len(b))
 	case "cut":
 		wire.Truncate(wire.Len() - int(arg("octets", 1)))
 		return nil
@@ -152,8 +165,8 @@ func replay(in []byte, from Role, resume uint64) string {
 		case *Batch:
 			fmt.Fprintf(&out, "batch of epoch 1: %d pages, %d zeros, %d holes\n", len(m.GFNs), len(m.Zeros), len(m.Holes))
 		case *Epoch:
-			fmt.Fprintf(&out, "epoch %d of generation %d is whole: %d pages, %d zeros, %d holes, %d always, %d rings\n",
-				m.Number, m.Generation, m.Pages(), len(m.Zeros), len(m.Holes), len(m.Always), len(m.Rings))
+			fmt.Fprintf(&out, "epoch %d of generation %d is whole: %d pages, lines of %d, %d zeros, %d holes, %d always, %d rings\n",
+				m.Number, m.Generation, m.Pages(), m.Patches(), len(m.Zeros), len(m.Holes), len(m.Always), len(m.Rings))
 			m.Release()
 		default:
 			fmt.Fprintf(&out, "%s %+v\n", strings.TrimPrefix(strings.TrimPrefix(fmt.Sprintf("%T", m), "*"), "stream."), m)

@@ -12,7 +12,7 @@ import (
 // Constants of the specification.  See docs/stream.md.
 const (
 	// Version of the stream that this package speaks.
-	Version = 1
+	Version = 2
 
 	marker    = ^uint64(0)
 	ident     = 0x4b4d5249 // "KMRI"
@@ -23,7 +23,7 @@ const (
 	// know them.
 	optionalBit = 0x80000000
 
-	// MaxBatch is the largest number of pages in one PAGES record.
+	// MaxBatch is the largest number of pages in one PAGES or LINES record.
 	MaxBatch = 256
 	// MaxList is the largest number of gfns in one ZEROS or HOLES record.
 	MaxList = 65536
@@ -53,7 +53,7 @@ const (
 // RecordType is the type of a record.
 type RecordType uint32
 
-// The record types of version 1.
+// The record types.
 const (
 	TypeHello      RecordType = 0x01
 	TypeShell      RecordType = 0x02
@@ -73,6 +73,7 @@ const (
 	TypeEnd        RecordType = 0x10
 	TypeLetGo      RecordType = 0x11
 	TypeRefuse     RecordType = 0x12
+	TypeLines      RecordType = 0x13
 )
 
 var typeNames = [...]string{
@@ -82,7 +83,7 @@ var typeNames = [...]string{
 	TypeXenstore: "XENSTORE", TypeEpochEnd: "EPOCH_END", TypeAck: "ACK",
 	TypeHeartbeat: "HEARTBEAT", TypeDiscard: "DISCARD",
 	TypeDiscarded: "DISCARDED", TypeEnd: "END", TypeLetGo: "LET_GO",
-	TypeRefuse: "REFUSE",
+	TypeRefuse: "REFUSE", TypeLines: "LINES",
 }
 
 func (t RecordType) String() string {
@@ -99,15 +100,23 @@ const (
 	beginLen     = 24
 	listLen      = 8 // count and reserved field before a list
 	alwaysLen    = 16
+	lineLen      = 16
 	ringLen      = 16
-	epochEndLen  = 48
+	epochEndLen  = 56
 	twoWordsLen  = 16
 	oneWordLen   = 8
 	beginFull    = 1 << 0
 	alwaysHasImg = 1 << 0
+	alwaysLines  = 1 << 1
+	lineSetLen   = 8
 )
 
 // castagnoli is the polynomial that SSE4.2's CRC32 instruction computes.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// ofEpoch: records of the type come inside an epoch only, and it has no others.
+func (t RecordType) ofEpoch() bool {
+	return t >= TypePages && t <= TypeEpochEnd || t == TypeLines
+}
 
 func padLen(n int) int { return -n & 7 }

@@ -53,11 +53,14 @@ func (w *Writer) Hole(gfn abi.GFN) error {
 	return nil
 }
 
-// Flush sends what Page and Hole have gathered.  Between two calls a gfn may be
+// Flush sends what Page, Lines and Hole have gathered.  Between two calls a gfn may be
 // named once only: the copy of a running guest comes in rounds, and each ends
 // with a Flush.  End calls it too.
 func (w *Writer) Flush() error {
 	if err := w.sendPages(); err != nil {
+		return err
+	}
+	if err := w.sendLines(); err != nil {
 		return err
 	}
 	if err := w.list(TypeZeros, &w.zeros, &w.sum.zeros); err != nil {

@@ -43,18 +43,21 @@ type Writer struct {
 	out   net.Buffers
 	zeros []abi.GFN
 	holes []abi.GFN
+	// Pages of which lines are sent: what LINES says of them, and the lines.
+	lineGFNs, lines []byte
 }
 
 // tally is what EPOCH_END says about its epoch.
 type tally struct {
-	pages, zeros, holes uint64
-	records             uint32
-	crc                 uint32
+	pages, zeros, holes, lines uint64
+	records                    uint32
+	crc                        uint32
 }
 
 // Sent says what an epoch came to.
 type Sent struct {
 	Pages, Zeros, Holes uint64
+	Lines               uint64 // pages of which some lines were sent
 	Octets              uint64
 }
 
@@ -148,7 +151,7 @@ func (w *Writer) Begin(generation, epoch uint64, full bool) error {
 }
 
 // Always sends ALWAYS: all always-sent pages, by ascending gfn, those that did
-// not change since the epoch before without Data.  Data is copied once.
+// not change since the epoch before without Data.
 func (w *Writer) Always(pages []AlwaysPage) error {
 	return w.build(TypeAlways, func(b []byte) ([]byte, error) {
 		if len(pages) > MaxAlways {
@@ -160,7 +163,10 @@ func (w *Writer) Always(pages []AlwaysPage) error {
 				return nil, sequencef("always-sent page %#x after %#x", p.GFN, pages[i-1].GFN)
 			}
 			var flags uint16
-			if p.Data != nil {
+			switch {
+			case p.Lines != 0:
+				flags = alwaysLines
+			case p.Data != nil:
 				flags = alwaysHasImg
 			}
 			b = le.AppendUint16(b, uint16(p.Kind))
@@ -169,8 +175,11 @@ func (w *Writer) Always(pages []AlwaysPage) error {
 			b = le.AppendUint64(b, uint64(p.GFN))
 		}
 		for _, p := range pages {
-			if p.Data != nil && len(p.Data) != abi.PageSize {
-				return nil, corruptf("always-sent page of %d octets", len(p.Data))
+			if p.Lines != 0 {
+				b = le.AppendUint64(b, uint64(p.Lines))
+			}
+			if p.Data != nil && len(p.Data) != p.dataLen() || p.Lines.Len() > MaxLines {
+				return nil, corruptf("always-sent page of %d octets, %d lines", len(p.Data), p.Lines.Len())
 			}
 			b = append(b, p.Data...)
 		}
@@ -226,6 +235,7 @@ func (w *Writer) End() (Sent, error) {
 	b = le.AppendUint64(b, w.sum.pages)
 	b = le.AppendUint64(b, w.sum.zeros)
 	b = le.AppendUint64(b, w.sum.holes)
+	b = le.AppendUint64(b, w.sum.lines)
 	b = le.AppendUint32(b, w.sum.records)
 	le.PutUint32(b[4:], epochEndLen)
 	w.sum.crc = crc32.Update(w.sum.crc, castagnoli, b)
@@ -237,7 +247,7 @@ func (w *Writer) End() (Sent, error) {
 	w.write(w.head)
 	w.corked = false
 	w.flush()
-	return Sent{Pages: w.sum.pages, Zeros: w.sum.zeros, Holes: w.sum.holes, Octets: w.octets}, w.err
+	return Sent{Pages: w.sum.pages, Zeros: w.sum.zeros, Holes: w.sum.holes, Lines: w.sum.lines, Octets: w.octets}, w.err
 }
 
 func (w *Writer) start(t RecordType) []byte {
@@ -255,10 +265,10 @@ func (w *Writer) words(t RecordType, words ...uint64) error {
 
 // build makes one record of what body appends and sends it.
 func (w *Writer) build(t RecordType, body func([]byte) ([]byte, error)) error {
-	if t >= TypePages && t <= TypeEpochEnd && !w.open {
+	if t.ofEpoch() && !w.open {
 		return sequencef("%v outside of an epoch", t)
 	}
-	if w.open && (t < TypeEpochBegin || t > TypeEpochEnd) {
+	if w.open && !t.ofEpoch() && t != TypeEpochBegin {
 		return sequencef("%v inside epoch %d", t, w.epoch)
 	}
 	b, err := body(w.start(t))
