@@ -37,6 +37,9 @@ func main() {
 		level = hclog.Debug
 	}
 	log := hclog.New(&hclog.LoggerOptions{Name: "kemarid", Level: level, Output: os.Stderr})
+	if err := slacken(); err != nil {
+		log.Warn("pauses will take longer", "error", err)
+	}
 	if err := run(*file, log); err != nil {
 		log.Error("kemarid ends", "error", err)
 		os.Exit(1)
