@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kemari-ft/kemari/tests/check"
+	"github.com/kemari-ft/kemari/tools/lab/lab"
 	"github.com/kemari-ft/kemari/tools/lab/nbd"
 	"github.com/kemari-ft/kemari/toolstack/control"
 	"github.com/kemari-ft/kemari/toolstack/secondary"
@@ -218,27 +219,26 @@ func (p *Pair) Console(ctx context.Context, g *Guest) error {
 	return err
 }
 
-// Reboot has xl reboot the guest on b, and waits until it has booted again.
-func (p *Pair) Reboot(ctx context.Context, g *Guest) error {
-	b := p.B()
-	before, err := g.Status(ctx, b)
+// Reboot has xl reboot the guest on host h, and waits until it has booted again.
+func (p *Pair) Reboot(ctx context.Context, h *lab.Host, g *Guest) error {
+	before, err := g.Status(ctx, h)
 	if err != nil {
 		return err
 	}
-	old, err := g.DomID(ctx, b)
+	old, err := g.DomID(ctx, h)
 	if err != nil {
 		return err
 	}
-	if _, err := b.Run(ctx, "xl", "reboot", g.Name); err != nil {
+	if _, err := h.Run(ctx, "xl", "reboot", g.Name); err != nil {
 		return err
 	}
 	err = until(ctx, settle, func() error {
-		out, err := b.Run(ctx, "xl", "domid", g.Name)
+		out, err := h.Run(ctx, "xl", "domid", g.Name)
 		if err == nil && strings.TrimSpace(out) == old {
 			err = fmt.Errorf("guest %s still is domain %s", g.Name, old)
 		}
 		if err == nil { // xl may be amid making it
-			_, err = b.Run(ctx, "xenstore-read", "/local/domain/"+strings.TrimSpace(out)+"/console/tty")
+			_, err = h.Run(ctx, "xenstore-read", "/local/domain/"+strings.TrimSpace(out)+"/console/tty")
 		}
 		return err
 	})
@@ -246,9 +246,9 @@ func (p *Pair) Reboot(ctx context.Context, g *Guest) error {
 		return err
 	}
 	g.mu.Lock()
-	delete(g.dom, b)
+	delete(g.dom, h)
 	g.mu.Unlock()
-	after, err := g.Status(ctx, b)
+	after, err := g.Status(ctx, h)
 	if err == nil && after.BootID == before.BootID {
 		err = fmt.Errorf("guest %s has not booted again", g.Name)
 	}

@@ -14,15 +14,18 @@ import (
 	"time"
 
 	"github.com/kemari-ft/kemari/tests/pair"
+	"github.com/kemari-ft/kemari/tools/lab/lab"
 )
 
 // TestHandOver lets a guest with a disk go on on the other host by the operator's
-// wish, while both are well, and then does there what one does with any guest.
+// wish, while both are well, and then does there what one does with any guest. Before
+// that another one is rebooted and destroyed under protection.
 func TestHandOver(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	p, others := startPair(ctx, t)
 	xenPackages(ctx, t, others[1])
+	rebootProtected(ctx, t, p)
 	mark := len(p.Lab.LUN("lun0").Log())
 	g, err := p.Create(ctx, p.A(), pair.Spec{Name: "ft", Disk: "/dev/lun/lun0", Extra: "guest.tick_ms=500"}, true)
 	if err != nil {
@@ -36,6 +39,10 @@ func TestHandOver(t *testing.T) {
 	}
 	if _, err := g.Status(ctx, p.A()); err != nil {
 		t.Fatal(err)
+	}
+	attach := "truncate -s 16M /var/extra.img; xl block-attach " + g.Name + " format=raw,vdev=xvdb,access=w,backendtype=tap,script=block-kemari,target=/var/extra.img 2>&1"
+	if out, err := p.A().Shell(ctx, attach); err == nil || !strings.Contains(out+err.Error(), "does not know of this disk") {
+		t.Errorf("a disk is attached to a protected guest: %v\n%s", err, out)
 	}
 	if err := g.Obey(ctx, p.A(), "load disk"); err != nil {
 		t.Fatal(err)
@@ -59,7 +66,7 @@ func TestHandOver(t *testing.T) {
 	if err := p.Console(ctx, g); err != nil {
 		t.Error(err)
 	}
-	if err := p.Reboot(ctx, g); err != nil {
+	if err := p.Reboot(ctx, p.B(), g); err != nil {
 		t.Fatalf("xl reboot: %v", err)
 	}
 	if _, err := p.B().Run(ctx, "xl", "destroy", g.Name); err != nil {
@@ -70,6 +77,39 @@ func TestHandOver(t *testing.T) {
 	}
 	for _, b := range others {
 		b.undisturbed(ctx, t)
+	}
+}
+
+// rebootProtected reboots a protected guest, which then is protected again, and
+// destroys it, of which then nothing is left on either host.
+func rebootProtected(ctx context.Context, t *testing.T, p *pair.Pair) {
+	t.Helper()
+	g, err := p.Create(ctx, p.A(), pair.Spec{Name: "again", Extra: "guest.tick_ms=500"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := p.Protected(ctx, g.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Reboot(ctx, p.A(), g); err != nil {
+		t.Fatalf("xl reboot of a protected guest: %v", err)
+	}
+	after, err := p.Protected(ctx, g.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.Generation <= before.Generation || after.UUID != before.UUID {
+		t.Errorf("after its reboot it is %+v, before it was %+v", after, before)
+	}
+	if _, err := p.A().Run(ctx, "xl", "destroy", g.Name); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []*lab.Host{p.A(), p.B()} {
+		// The copy is destroyed once its primary has said that the guest has ended.
+		if out, err := h.Shell(ctx, "for i in $(seq 60); do xl list | grep -q "+g.Name+" || exit 0; sleep 1; done; xl list; exit 1"); err != nil {
+			t.Errorf("host %s after xl destroy: %v\n%s", h.Name, err, out)
+		}
 	}
 }
 

@@ -45,8 +45,12 @@ func (d *Daemon) start(guest uuid.UUID, dom abi.DomID, policy host.Policy, adopt
 	}
 	lent := d.disks.Guest(dom)
 	if adopt {
-		// Also disks that no daemon before this one has connected: what
-		// goes past a gate that is not there is not held.
+		// Disks that no daemon before this one has served are not taken.
+		if _, err := lent.Fix(); err != nil {
+			return nil, err
+		}
+		// Also of those that it has not connected: what goes past a gate
+		// that is not there is not held.
 		lent.Gate()
 		lent.Freeze()
 	}

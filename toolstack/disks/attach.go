@@ -24,9 +24,16 @@ import (
 
 var _ secondary.Disks = (*Server)(nil)
 
-// connected lists the back ends of a domain that are connected according to
-// xenstore.
-func (s *Server) connected(dom abi.DomID) ([]xenbus.ID, error) {
+// backEnd is a back end as xenstore has it.
+type backEnd struct {
+	xenbus.ID
+	state   abi.XenbusState
+	refused bool // its disk was not opened
+	target  string
+}
+
+// backEnds lists those of a domain.
+func (s *Server) backEnds(dom abi.DomID) ([]backEnd, error) {
 	dir := fmt.Sprintf("%s/%d", xenbus.Root, uint16(dom))
 	names, err := s.host.Store.List(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -35,18 +42,40 @@ func (s *Server) connected(dom abi.DomID) ([]xenbus.ID, error) {
 	if err != nil {
 		return nil, err
 	}
-	var ids []xenbus.ID
+	var ends []backEnd
 	for _, n := range names {
 		handle, err := strconv.ParseUint(n, 10, 32)
 		if err != nil {
 			continue
 		}
-		state, err := s.host.Store.Read(dir + "/" + n + "/state")
-		if err == nil && state == strconv.Itoa(int(abi.XenbusConnected)) {
-			ids = append(ids, xenbus.ID{Dom: dom, Handle: uint32(handle)})
+		keys := map[string]string{}
+		for _, key := range []string{"state", "hotplug-status", "params"} {
+			keys[key], err = s.host.Store.Read(dir + "/" + n + "/" + key)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
+		}
+		state, _ := strconv.Atoi(keys["state"])
+		ends = append(ends, backEnd{
+			ID:      xenbus.ID{Dom: dom, Handle: uint32(handle)},
+			state:   abi.XenbusState(state),
+			refused: keys["hotplug-status"] == "error",
+			target:  strings.TrimPrefix(keys["params"], "aio:"),
+		})
+	}
+	return ends, nil
+}
+
+// served are the disks, by handle, that a guest has: what they are stored in. A disk
+// that is being attached is none yet.
+func served(ends []backEnd) map[uint32]string {
+	disks := map[uint32]string{}
+	for _, e := range ends {
+		if e.state == abi.XenbusConnected || e.state >= abi.XenbusInitWait && !e.refused {
+			disks[e.Handle] = e.target
 		}
 	}
-	return ids, nil
+	return disks
 }
 
 // Check says, with every reason, why this host cannot serve the disks.
@@ -105,6 +134,10 @@ func (s *Server) attach(dom abi.DomID, handle uint32, keys map[string]string, di
 		if d.Vdev == keys["dev"] {
 			disk.Target, disk.ReadOnly = d.Path, !d.Writable
 		}
+	}
+	if disk.Target == "" && len(at) == 0 {
+		s.host.Log.Warn("a disk is left out: it was never served on the other host, and the guest's configuration does not have it", "disk", id, "dev", keys["dev"])
+		return nil
 	}
 	if disk.Target == "" {
 		return fmt.Errorf("%s: the guest's configuration has no disk %q", id, keys["dev"])

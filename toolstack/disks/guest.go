@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ type Guest struct {
 	mu     sync.Mutex
 	devs   []*device // by handle
 	need   func()
+	fixed  map[uint32]string // the disks that it may have, as served says; nil: any
 	gated  bool
 	frozen bool
 	closed bool
@@ -134,6 +136,34 @@ func (g *Guest) Thaw() {
 	}
 }
 
+// Fix is primary.Disks'.
+func (g *Guest) Fix() ([]string, error) {
+	ends, err := g.server.backEnds(g.dom)
+	if err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.fixed = served(ends)
+	for _, d := range g.devs { // also one that was opened since
+		g.fixed[d.id.Handle] = d.target
+	}
+	return slices.Collect(maps.Values(g.fixed)), nil
+}
+
+// takes says why a disk is not served.
+func (g *Guest) takes(d xenbus.Disk) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.fixed == nil {
+		return nil
+	}
+	if target, ok := g.fixed[d.Handle]; ok && target == d.Target {
+		return nil
+	}
+	return errors.New("the guest is protected, and the copy of it does not know of this disk: detach it, and attach it before kemari protect")
+}
+
 // Gate is primary.Disks'.
 func (g *Guest) Gate() {
 	g.mu.Lock()
@@ -148,7 +178,7 @@ func (g *Guest) Gate() {
 func (g *Guest) Ungate() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.gated = false
+	g.gated, g.fixed = false, nil
 	for _, d := range g.devs {
 		d.Ungate()
 	}
@@ -251,16 +281,18 @@ func (g *Guest) Recovered(ctx context.Context) error {
 
 // missing counts the back ends that xenstore calls connected and are not.
 func (g *Guest) missing() (int, error) {
-	connected, err := g.server.connected(g.dom)
+	ends, err := g.server.backEnds(g.dom)
 	if err != nil {
 		return 0, err
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, d := range g.devs {
-		if d.linked {
-			connected = slices.DeleteFunc(connected, func(id xenbus.ID) bool { return id == d.id })
+	n := 0
+	for _, e := range ends {
+		linked := slices.ContainsFunc(g.devs, func(d *device) bool { return d.linked && d.id == e.ID })
+		if e.state == abi.XenbusConnected && !linked {
+			n++
 		}
 	}
-	return len(connected), nil
+	return n, nil
 }

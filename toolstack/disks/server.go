@@ -124,6 +124,9 @@ func (s *Server) open(d xenbus.Disk) (xenbus.Device, error) {
 	if err := s.may(d.Dom); err != nil {
 		return nil, err
 	}
+	if err := s.Guest(d.Dom).takes(d); err != nil {
+		return nil, err
+	}
 	return s.device(d)
 }
 
@@ -134,7 +137,7 @@ func (s *Server) device(d xenbus.Disk) (*device, error) {
 	if err != nil {
 		return nil, err
 	}
-	dev := &device{guest: g, id: d.ID}
+	dev := &device{guest: g, id: d.ID, target: d.Target}
 	dev.Device, err = blkif.NewDevice(blkif.Config{
 		Dom: d.Dom, ID: d.Handle, Store: st, ReadOnly: d.ReadOnly,
 		Grants: blkif.XenGrants(s.grants), Events: s.events,
@@ -158,8 +161,9 @@ func (s *Server) device(d xenbus.Disk) (*device, error) {
 // device is one disk, as xenbus sees it. It remembers where its rings are.
 type device struct {
 	*blkif.Device
-	guest *Guest
-	id    xenbus.ID
+	guest  *Guest
+	id     xenbus.ID
+	target string
 
 	// These are the guest's to protect.
 	refs   []abi.GrantRef

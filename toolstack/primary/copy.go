@@ -57,6 +57,10 @@ func (s *Session) copyAll(generation uint64) error {
 	}
 	s.capture.Forget()
 	s.status.progress(0, 0)
+	disks, err := s.cfg.Disks.Fix()
+	if err != nil {
+		return err
+	}
 	if _, err := s.store.state(true); err != nil {
 		return err // a reason why it cannot be protected
 	}
@@ -67,7 +71,7 @@ func (s *Session) copyAll(generation uint64) error {
 	if err != nil {
 		return err
 	}
-	special, err := s.sendShell(info.MaxPages, info.NrVCPUs())
+	special, err := s.sendShell(info.MaxPages, info.NrVCPUs(), disks)
 	if err != nil {
 		return err
 	}
@@ -107,13 +111,16 @@ func (s *Session) checkPorts() error {
 	return errors.Join(errs...)
 }
 
-// sendShell sends what the shell is made from.
-func (s *Session) sendShell(pages uint64, vcpus uint32) (special map[abi.GFN]bool, err error) {
+// sendShell sends what the shell is made from. disks is in what those are stored
+// that the guest has.
+func (s *Session) sendShell(pages uint64, vcpus uint32, disks []string) (special map[abi.GFN]bool, err error) {
 	h := s.cfg.Host
 	config, err := h.Tools.LoadConfig(s.cfg.Dom, s.cfg.Guest.String())
 	if err != nil {
 		return nil, err
 	}
+	// libxl's configuration also has a disk that was refused when it was attached.
+	config.KeepDisks(disks)
 	raw, err := config.Active()
 	if err != nil {
 		return nil, err

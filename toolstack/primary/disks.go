@@ -15,7 +15,11 @@ type Disks interface {
 	// Freeze returns when nothing in dom0 writes to the guest's memory.
 	Freeze()
 	Thaw()
-	// Gate closes the gates, Ungate opens them for good.
+	// Fix refuses disks that are attached from now on: the secondary would
+	// have to serve them, too, and does not know of them. It returns in what
+	// those are stored that there are.
+	Fix() ([]string, error)
+	// Gate closes the gates. Ungate opens them for good, and undoes Fix.
 	Gate()
 	Ungate()
 	HasOutput() bool
@@ -37,6 +41,7 @@ type noDisks struct{}
 
 func (noDisks) Freeze()                                  {}
 func (noDisks) Thaw()                                    {}
+func (noDisks) Fix() ([]string, error)                   { return nil, nil }
 func (noDisks) Gate()                                    {}
 func (noDisks) Ungate()                                  {}
 func (noDisks) HasOutput() bool                          { return true }

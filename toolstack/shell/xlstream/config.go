@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -155,6 +156,23 @@ func (cfg *Config) Disks() []Disk {
 		}
 	}
 	return disks
+}
+
+// KeepDisks takes all disks out of the configuration but those with one of the
+// paths.
+func (cfg *Config) KeepDisks(paths []string) {
+	l, _ := cfg.root.get("disks").([]any)
+	kept := slices.DeleteFunc(slices.Clone(l), func(v any) bool {
+		o, ok := v.(*object)
+		if !ok {
+			return false
+		}
+		path, _ := o.get("pdev_path").(string)
+		return !slices.Contains(paths, path)
+	})
+	if len(kept) < len(l) {
+		cfg.root.set("disks", kept)
+	}
 }
 
 // ShellName is the name of the guest's shell.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -90,6 +91,34 @@ func TestConfigForms(t *testing.T) {
 	} {
 		if _, err := ParseConfig([]byte(data)); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestKeepDisks: a disk that nobody serves is not the guest's.
+func TestKeepDisks(t *testing.T) {
+	plain, err := os.ReadFile("testdata/pvh.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := ParseConfig(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := cfg.Disks()
+	for _, paths := range [][]string{{all[0].Path, "/dev/other"}, nil} {
+		cfg.KeepDisks(paths)
+		raw, err := cfg.Active()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := ParseConfig(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := all[:min(len(all), len(paths))]
+		if got := again.Disks(); !slices.Equal(got, want) {
+			t.Errorf("with %q: disks %+v, want %+v", paths, got, want)
 		}
 	}
 }
