@@ -3,7 +3,7 @@
 // Exerciser tries every operation of XEN_DOMCTL_kemari_op, with its errors and
 // edges, on the hypervisor that it runs on (in dom0, as root):
 //
-//	exerciser [-run REGEXP] [-kernel FILE] [-ramdisk FILE]
+//	exerciser [-run REGEXP] [-part I/N] [-kernel FILE] [-ramdisk FILE]
 //
 // It makes its own guests through xl, none of which has a device. The ramdisk
 // holds the demonstration guest of tests/guest. A line is printed for each
@@ -23,14 +23,18 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 func main() {
 	pattern := flag.String("run", "", "only the cases whose names match")
+	var p share
+	flag.TextVar(&p, "part", share{1, 1}, "only every Nth case, from the Ith on: N hosts share the work")
 	flag.StringVar(&kernel, "kernel", "/opt/kemari/guest/vmlinuz", "the guests' kernel")
 	flag.StringVar(&ramdisk, "ramdisk", "/opt/kemari/guest/initrd.img", "the guests' initial RAM file system")
 	flag.Parse()
-	ok, err := run(*pattern)
+	ok, err := run(*pattern, p)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "exerciser:", err)
 	}
@@ -39,7 +43,23 @@ func main() {
 	}
 }
 
-func run(pattern string) (bool, error) {
+// share is which of the cases are run: the ith and every nth after it.
+type share struct{ i, n int }
+
+func (p share) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%d/%d", p.i, p.n), nil }
+
+func (p *share) UnmarshalText(text []byte) error {
+	i, n, _ := strings.Cut(string(text), "/")
+	var err1, err2 error
+	p.i, err1 = strconv.Atoi(i)
+	p.n, err2 = strconv.Atoi(n)
+	if err1 != nil || err2 != nil || p.i < 1 || p.i > p.n {
+		return fmt.Errorf("%q is no part; the first of two is 1/2", text)
+	}
+	return nil
+}
+
+func run(pattern string, p share) (bool, error) {
 	re, err := regexp.Compile(pattern)
 	if err != nil {
 		return false, err
@@ -50,9 +70,9 @@ func run(pattern string) (bool, error) {
 	}
 	defer h.close()
 	failed := 0
-	for _, c := range slices.Concat(enableCases, stateCases, eventCases, dirtyCases, memoryCases,
+	for i, c := range slices.Concat(enableCases, stateCases, eventCases, dirtyCases, memoryCases,
 		secondaryCases, recordCases, queueCases, restoreCases, destroyCases, concurrentCases) {
-		if !re.MatchString(c.name) {
+		if i%p.n != p.i-1 || !re.MatchString(c.name) {
 			continue
 		}
 		switch bad, skipped := c.try(h); {
