@@ -29,6 +29,7 @@ type Spec struct {
 	Disk      string // "" for none
 	Extra     string // for the kernel's command line
 	Interval  int    // ft_interval_ms; 0 leaves it out
+	CPUs      string // the host's, on which it may run; any unless given
 
 	// EmulatedTSC leaves tsc_mode to Xen, which does not trust an emulated host's
 	// TSC and makes every reading an exit. It trusts that of most real hosts.
@@ -51,6 +52,9 @@ func (s Spec) config(protected bool) string {
 	c := fmt.Sprintf(guestConf, s.Name, max(s.MemoryMiB, 96*b2i(s.MemoryMiB == 0)), max(s.VCPUs, 1), s.Extra)
 	if !s.EmulatedTSC {
 		c += "tsc_mode = \"native\"\n"
+	}
+	if s.CPUs != "" {
+		c += fmt.Sprintf("cpus = %q\n", s.CPUs)
 	}
 	if s.Disk != "" {
 		c += fmt.Sprintf("disk = [ '%s,raw,xvda,rw' ]\n", s.Disk)
