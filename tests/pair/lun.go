@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/kemari-ft/kemari/tools/lab/nbd"
 )
@@ -86,8 +87,19 @@ func JudgeLUN(log []nbd.Event, from, to string) (LUNReport, error) {
 	}
 	for _, e := range pending {
 		if n := fresh[extent{e.Offset, e.Length}]; n != 1 {
-			wrong("the request for %d octets at %#x that host %s left behind was executed %d times on host %s", e.Length, e.Offset, from, n, to)
+			wrong("the request for %d octets at %#x that host %s left behind was executed %d times on host %s; all writes there: %s", e.Length, e.Offset, from, n, to, overlapping(log, e))
 		}
 	}
 	return r, errors.Join(errs...)
+}
+
+// overlapping describes all writes to where one of them went.
+func overlapping(log []nbd.Event, with nbd.Event) string {
+	var b strings.Builder
+	for _, e := range log {
+		if e.Op == nbd.Write && e.Offset < with.Offset+uint64(with.Length) && with.Offset < e.Offset+uint64(e.Length) {
+			fmt.Fprintf(&b, "[host %s, %d octets at %#x, landed %d, answered %v, %x]", e.Host, e.Length, e.Offset, e.Landed, e.Answered, e.Hash[:4])
+		}
+	}
+	return b.String()
 }

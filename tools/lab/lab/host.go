@@ -75,9 +75,11 @@ func (h *Host) configure() error {
 	drive("tools", "kemari-tools", "readonly=on,file="+l.tools)
 	for _, name := range l.cfg.LUNs {
 		// A write that fails is the guest's to see, not a reason to stop the host.
+		// Each request is logged as the host made it: merged with its neighbour
+		// it could not be found again in the log.
 		m.add("-drive", fmt.Sprintf("if=none,id=lun-%s,format=raw,cache=none,discard=unmap,rerror=report,werror=report,"+
 			"file.driver=nbd,file.server.type=unix,file.server.path=%s,file.export=%s", name, l.socket(name), h.Name),
-			"-device", fmt.Sprintf("virtio-blk-pci,drive=lun-%s,serial=lun-%s", name, name))
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=lun-%s,serial=lun-%s,request-merging=off", name, name))
 	}
 	for i, name := range l.cfg.Nets {
 		conn, fd, err := m.pair("net-" + name)

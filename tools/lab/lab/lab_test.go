@@ -52,6 +52,15 @@ func TestTwoHosts(t *testing.T) {
 		t.Errorf("b read %q", got)
 	}
 
+	// Writes side by side are logged as they were made.
+	mark := len(l.LUN("lun0").Log())
+	run(a, "for i in $(seq 40); do for s in 100 101 102 103; do dd if=/dev/zero of=/dev/lun/lun0 bs=512 count=1 seek=$s oflag=direct 2>/dev/null & done; wait; done")
+	for _, e := range l.LUN("lun0").Log()[mark:] {
+		if e.Op == nbd.Write && e.Length != 512 {
+			t.Fatalf("writes were merged: %d octets at %#x", e.Length, e.Offset)
+		}
+	}
+
 	// A guest.
 	run(a, "xl create /opt/kemari/guest/tick.cfg")
 	run(a, "i=0; until grep 'tick 2' /var/log/xen/guest-tick.log; do i=$((i+1)); [ $i -lt 120 ] || exit 1; sleep 1; done")
