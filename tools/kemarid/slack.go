@@ -3,18 +3,22 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 )
 
-// timerSlack is by how much the kernel may delay what sleeps in this process. It
-// is much less than what heartbeats and intervals are measured in.
-const timerSlack = 5 * time.Millisecond
+// timerSlack is by how much the kernel may delay what sleeps in this process. More of
+// it would make pauses shorter still, but also is for how long a system call that
+// blocks keeps others from running, where dom0 has few vCPUs.
+const timerSlack = time.Millisecond
 
-// slacken sets the timer slack of all threads; those to come have that of the
-// thread which makes them (see timerslack_ns in proc(5)).
+// slacken sets the timer slack of all threads. Threads to come, and programs that are
+// started, inherit it: see PR_SET_TIMERSLACK in prctl(2).
 //
 // As long as anything runs, a thread of Go's own (sysmon in runtime/proc.go) looks
 // after it every 20 us at first. In a pause of some milliseconds it wakes up all
@@ -25,12 +29,14 @@ func slacken() error {
 	if err != nil {
 		return err
 	}
+	slack := []byte(strconv.FormatInt(timerSlack.Nanoseconds(), 10))
+	var errs []error
 	for _, t := range threads {
-		slack := strconv.FormatInt(timerSlack.Nanoseconds(), 10)
 		// Each thread has a directory there that is not listed.
-		if err := os.WriteFile("/proc/"+t.Name()+"/timerslack_ns", []byte(slack), 0); err != nil && !os.IsNotExist(err) {
-			return fmt.Errorf("setting the timer slack: %w", err)
+		err := os.WriteFile("/proc/"+t.Name()+"/timerslack_ns", slack, 0)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ESRCH) { // it has ended
+			errs = append(errs, fmt.Errorf("setting the timer slack: %w", err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
