@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,8 +30,11 @@ type backEnd struct {
 	xenbus.ID
 	state   abi.XenbusState
 	refused bool // its disk was not opened
-	target  string
+	disk    fixedDisk
 }
+
+// fixedDisk tells a disk from another one.
+type fixedDisk struct{ dev, target string }
 
 // backEnds lists those of a domain.
 func (s *Server) backEnds(dom abi.DomID) ([]backEnd, error) {
@@ -49,7 +53,7 @@ func (s *Server) backEnds(dom abi.DomID) ([]backEnd, error) {
 			continue
 		}
 		keys := map[string]string{}
-		for _, key := range []string{"state", "hotplug-status", "params"} {
+		for _, key := range []string{"state", "hotplug-status", "dev", "params"} {
 			keys[key], err = s.host.Store.Read(dir + "/" + n + "/" + key)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, err
@@ -60,19 +64,20 @@ func (s *Server) backEnds(dom abi.DomID) ([]backEnd, error) {
 			ID:      xenbus.ID{Dom: dom, Handle: uint32(handle)},
 			state:   abi.XenbusState(state),
 			refused: keys["hotplug-status"] == "error",
-			target:  strings.TrimPrefix(keys["params"], "aio:"),
+			disk:    fixedDisk{keys["dev"], strings.TrimPrefix(keys["params"], "aio:")},
 		})
 	}
 	return ends, nil
 }
 
-// served are the disks, by handle, that a guest has: what they are stored in. A disk
-// that is being attached is none yet.
-func served(ends []backEnd) map[uint32]string {
-	disks := map[uint32]string{}
+// served are the disks, by handle, that a guest has: those in use, and those that
+// are open in this process. Another one that is being attached is none yet.
+func served(ends []backEnd, open []*device) map[uint32]fixedDisk {
+	disks := map[uint32]fixedDisk{}
 	for _, e := range ends {
-		if e.state == abi.XenbusConnected || e.state >= abi.XenbusInitWait && !e.refused {
-			disks[e.Handle] = e.target
+		isOpen := slices.ContainsFunc(open, func(d *device) bool { return d.id == e.ID && d.target == e.disk.target })
+		if isOpen || e.state == abi.XenbusConnected || e.state >= abi.XenbusInitWait && !e.refused {
+			disks[e.Handle] = e.disk
 		}
 	}
 	return disks
@@ -131,16 +136,18 @@ func (s *Server) attach(dom abi.DomID, handle uint32, keys map[string]string, di
 	id := xenbus.ID{Dom: dom, Handle: handle}
 	disk := xenbus.Disk{ID: id, Script: blockScript, Discard: keys["discard-enable"] != "0"}
 	for _, d := range disks {
-		if d.Vdev == keys["dev"] {
+		// Another disk may have been attached under the name of one that was
+		// detached: it was refused, but has its nodes.
+		if d.Vdev == keys["dev"] && keys["params"] == "aio:"+d.Path {
 			disk.Target, disk.ReadOnly = d.Path, !d.Writable
 		}
 	}
 	if disk.Target == "" && len(at) == 0 {
-		s.host.Log.Warn("a disk is left out: it was never served on the other host, and the guest's configuration does not have it", "disk", id, "dev", keys["dev"])
+		s.host.Log.Warn("a disk is left out: it was not served on the other host, and the guest's configuration does not have it", "disk", id, "dev", keys["dev"], "params", keys["params"])
 		return nil
 	}
 	if disk.Target == "" {
-		return fmt.Errorf("%s: the guest's configuration has no disk %q", id, keys["dev"])
+		return fmt.Errorf("%s: the guest's configuration has no disk %q with %q", id, keys["dev"], keys["params"])
 	}
 	keep := map[string]string{}
 	for k, v := range keys {

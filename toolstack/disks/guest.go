@@ -6,14 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/kemari-ft/kemari/backend/blkif"
 	"github.com/kemari-ft/kemari/backend/gate"
-	"github.com/kemari-ft/kemari/backend/xenbus"
 	"github.com/kemari-ft/kemari/toolstack/primary"
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
@@ -27,7 +25,7 @@ type Guest struct {
 	mu     sync.Mutex
 	devs   []*device // by handle
 	need   func()
-	fixed  map[uint32]string // the disks that it may have, as served says; nil: any
+	fixed  map[uint32]fixedDisk // the disks that it may have, as served says; nil: any
 	gated  bool
 	frozen bool
 	closed bool
@@ -74,11 +72,14 @@ func (g *Guest) event(port abi.Port) bool {
 	return false
 }
 
-// add takes a device in. One that appears while the guest is frozen begins
-// frozen: nothing may write to the guest.
-func (g *Guest) add(d *device) {
+// add takes a device in, or says why not. One that appears while the guest is
+// frozen begins frozen: nothing may write to the guest.
+func (g *Guest) add(d *device) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if disk, ok := g.fixed[d.id.Handle]; g.fixed != nil && (!ok || disk.target != d.target) {
+		return errors.New("the guest is protected, and the copy of it does not know of this disk: detach it, and attach it before kemari protect")
+	}
 	if g.gated {
 		d.Gate()
 	}
@@ -87,6 +88,7 @@ func (g *Guest) add(d *device) {
 	}
 	g.devs = append(g.devs, d)
 	slices.SortFunc(g.devs, byHandle)
+	return nil
 }
 
 func (g *Guest) remove(d *device) {
@@ -137,31 +139,19 @@ func (g *Guest) Thaw() {
 }
 
 // Fix is primary.Disks'.
-func (g *Guest) Fix() ([]string, error) {
+func (g *Guest) Fix() (map[string]string, error) {
 	ends, err := g.server.backEnds(g.dom)
 	if err != nil {
 		return nil, err
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.fixed = served(ends)
-	for _, d := range g.devs { // also one that was opened since
-		g.fixed[d.id.Handle] = d.target
+	g.fixed = served(ends, g.devs)
+	targets := map[string]string{}
+	for _, d := range g.fixed {
+		targets[d.dev] = d.target
 	}
-	return slices.Collect(maps.Values(g.fixed)), nil
-}
-
-// takes says why a disk is not served.
-func (g *Guest) takes(d xenbus.Disk) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.fixed == nil {
-		return nil
-	}
-	if target, ok := g.fixed[d.Handle]; ok && target == d.Target {
-		return nil
-	}
-	return errors.New("the guest is protected, and the copy of it does not know of this disk: detach it, and attach it before kemari protect")
+	return targets, nil
 }
 
 // Gate is primary.Disks'.

@@ -124,9 +124,6 @@ func (s *Server) open(d xenbus.Disk) (xenbus.Device, error) {
 	if err := s.may(d.Dom); err != nil {
 		return nil, err
 	}
-	if err := s.Guest(d.Dom).takes(d); err != nil {
-		return nil, err
-	}
 	return s.device(d)
 }
 
@@ -154,7 +151,9 @@ func (s *Server) device(d xenbus.Disk) (*device, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	g.add(dev)
+	if err := g.add(dev); err != nil {
+		return nil, errors.Join(err, dev.Close())
+	}
 	return dev, nil
 }
 

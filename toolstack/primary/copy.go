@@ -111,9 +111,9 @@ func (s *Session) checkPorts() error {
 	return errors.Join(errs...)
 }
 
-// sendShell sends what the shell is made from. disks is in what those are stored
-// that the guest has.
-func (s *Session) sendShell(pages uint64, vcpus uint32, disks []string) (special map[abi.GFN]bool, err error) {
+// sendShell sends what the shell is made from. disks are those that the guest has,
+// as Disks.Fix says.
+func (s *Session) sendShell(pages uint64, vcpus uint32, disks map[string]string) (special map[abi.GFN]bool, err error) {
 	h := s.cfg.Host
 	config, err := h.Tools.LoadConfig(s.cfg.Dom, s.cfg.Guest.String())
 	if err != nil {

@@ -16,9 +16,9 @@ type Disks interface {
 	Freeze()
 	Thaw()
 	// Fix refuses disks that are attached from now on: the secondary would
-	// have to serve them, too, and does not know of them. It returns in what
-	// those are stored that there are.
-	Fix() ([]string, error)
+	// have to serve them, too, and does not know of them. It returns, by the
+	// guest's name for them, in what those are stored that there are.
+	Fix() (map[string]string, error)
 	// Gate closes the gates. Ungate opens them for good, and undoes Fix.
 	Gate()
 	Ungate()
@@ -41,7 +41,7 @@ type noDisks struct{}
 
 func (noDisks) Freeze()                                  {}
 func (noDisks) Thaw()                                    {}
-func (noDisks) Fix() ([]string, error)                   { return nil, nil }
+func (noDisks) Fix() (map[string]string, error)          { return nil, nil }
 func (noDisks) Gate()                                    {}
 func (noDisks) Ungate()                                  {}
 func (noDisks) HasOutput() bool                          { return true }

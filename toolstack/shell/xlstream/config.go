@@ -159,16 +159,17 @@ func (cfg *Config) Disks() []Disk {
 }
 
 // KeepDisks takes all disks out of the configuration but those with one of the
-// paths.
-func (cfg *Config) KeepDisks(paths []string) {
+// paths, by vdev.
+func (cfg *Config) KeepDisks(paths map[string]string) {
 	l, _ := cfg.root.get("disks").([]any)
 	kept := slices.DeleteFunc(slices.Clone(l), func(v any) bool {
 		o, ok := v.(*object)
 		if !ok {
 			return false
 		}
-		path, _ := o.get("pdev_path").(string)
-		return !slices.Contains(paths, path)
+		vdev, _ := o.get("vdev").(string)
+		path, known := paths[vdev]
+		return !known || o.get("pdev_path") != path
 	})
 	if len(kept) < len(l) {
 		cfg.root.set("disks", kept)
