@@ -39,12 +39,18 @@ type Capture struct {
 	known      known               // pages other than those that are always sent
 	same       uint32              // pages of the last epoch that were not sent: the secondary has them
 	sent       map[abi.GFN][]byte  // always-sent pages as the secondary knows them
-	sentKind   map[abi.GFN]stream.AlwaysKind
+	sentAs     map[abi.GFN]role    // what they were then
 	always     []stream.AlwaysPage // reused
 	lines      []byte              // reused: backs always[].Data where that is lines
 	alwaysGFNs map[abi.GFN]bool    // reused
 	pages      []abi.GFN           // reused
 	moved      []abi.GFN           // reused: pages to be mapped again
+}
+
+// role is as what a page is always sent.
+type role struct {
+	kind  stream.AlwaysKind
+	index uint32
 }
 
 // NewCapture enables Kemari for a domain in the primary's role and maps all
@@ -69,7 +75,7 @@ func AdoptCapture(op *kemariop.Client, fm *foreignmem.Handle, ctl *domctl.Client
 	dom := op.Domain()
 	c := &Capture{
 		dom: dom, op: op, fm: fm,
-		sent: map[abi.GFN][]byte{}, sentKind: map[abi.GFN]stream.AlwaysKind{}, alwaysGFNs: map[abi.GFN]bool{},
+		sent: map[abi.GFN][]byte{}, sentAs: map[abi.GFN]role{}, alwaysGFNs: map[abi.GFN]bool{},
 	}
 	for index, kind := range map[uint32]stream.AlwaysKind{
 		xlstream.ParamStorePFN: stream.AlwaysStore, xlstream.ParamConsolePFN: stream.AlwaysConsole,
@@ -111,9 +117,7 @@ func (c *Capture) SetStore(image []byte) { c.store = image }
 // before did not reach the secondary, or who sent it is not known.
 func (c *Capture) Forget() {
 	c.known.forgetAll()
-	for gfn := range c.sentKind {
-		c.sentKind[gfn] = ^stream.AlwaysKind(0)
-	}
+	clear(c.sentAs)
 }
 
 // Committed says that the secondary holds the last epoch.
@@ -308,7 +312,7 @@ func (c *Capture) readAlways(r kemariop.SyncResult, full bool) error {
 	for gfn := range c.sent {
 		if !c.alwaysGFNs[gfn] {
 			delete(c.sent, gfn)
-			delete(c.sentKind, gfn)
+			delete(c.sentAs, gfn)
 			c.left = append(c.left, gfn)
 		}
 	}
@@ -326,13 +330,13 @@ func (c *Capture) addAlways(kind stream.AlwaysKind, index uint32, gfn abi.GFN, p
 	c.alwaysGFNs[gfn] = true
 	c.known.forget(gfn)
 	p := stream.AlwaysPage{Kind: kind, Index: index, GFN: gfn}
-	known, was := c.sent[gfn]
-	if !was {
+	known := c.sent[gfn]
+	if known == nil {
 		known = make([]byte, abi.PageSize)
 		c.sent[gfn] = known
 	}
-	if full || !was || c.sentKind[gfn] != kind {
-		c.sentKind[gfn] = kind
+	if was, sent := c.sentAs[gfn]; full || !sent || was != (role{kind, index}) {
+		c.sentAs[gfn] = role{kind, index}
 		copy(known, page)
 		p.Data = known
 	} else if set := update(known, page); set.Len() > stream.MaxLines {

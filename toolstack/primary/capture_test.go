@@ -42,7 +42,9 @@ type fakeGuest struct {
 	named  []uint64  // the pages that Xen says it writes to
 	shared []byte
 	copy   []byte // what the secondary has
-	n      byte   // makes each write another one
+	staged map[abi.GFN]role
+	refs   []abi.GrantRef // of the rings
+	n      byte           // makes each write another one
 
 	capture *Capture
 	out     bytes.Buffer
@@ -87,7 +89,7 @@ func newFakeGuest(t *testing.T) *fakeGuest {
 		fixed: []stream.AlwaysPage{
 			{Kind: stream.AlwaysStore, GFN: storeGFN}, {Kind: stream.AlwaysConsole, GFN: consoleGFN},
 		},
-		sent: map[abi.GFN][]byte{}, sentKind: map[abi.GFN]stream.AlwaysKind{}, alwaysGFNs: map[abi.GFN]bool{},
+		sent: map[abi.GFN][]byte{}, sentAs: map[abi.GFN]role{}, alwaysGFNs: map[abi.GFN]bool{},
 	}
 	g.writer = stream.NewWriter(&g.out)
 	g.must(g.writer.Hello(stream.Hello{Role: stream.Primary, ABI: 1, Generation: 1, CPUVendor: "AuthenticAMD", XenVersion: "4.20.0"}))
@@ -98,6 +100,8 @@ func newFakeGuest(t *testing.T) *fakeGuest {
 	}
 	g.grant(1, ring0GFN)
 	g.grant(2, ring1GFN)
+	g.grant(3, ring0GFN)
+	g.refs = []abi.GrantRef{1, 2}
 	return g
 }
 
@@ -151,7 +155,7 @@ func (g *fakeGuest) harvest() kemariop.SyncResult {
 func (g *fakeGuest) sync() {
 	g.t.Helper()
 	r := g.harvest()
-	g.must(g.capture.SetRings([]abi.GrantRef{1, 2}))
+	g.must(g.capture.SetRings(g.refs))
 	_, err := g.capture.Epoch(g.writer, 1, g.epoch, r, g.epoch == 1, nil, nil)
 	g.must(err)
 	g.apply()
@@ -183,13 +187,20 @@ func (g *fakeGuest) apply() {
 			for _, gfn := range m.Zeros {
 				clear(g.copied(gfn))
 			}
+			staged := map[abi.GFN]role{}
 			for _, p := range m.Always {
+				staged[p.GFN] = role{p.Kind, p.Index}
+				// replica.Stage drops such an epoch.
+				if (p.Data == nil || p.Lines != 0) && g.staged[p.GFN] != staged[p.GFN] {
+					g.t.Fatalf("epoch %d: page %#x is %v, it was %v, and not all of it was sent", m.Number, uint64(p.GFN), staged[p.GFN], g.staged[p.GFN])
+				}
 				if p.Lines != 0 {
 					p.Lines.Patch(g.copied(p.GFN), p.Data)
 				} else if p.Data != nil {
 					copy(g.copied(p.GFN), p.Data)
 				}
 			}
+			g.staged = staged
 			m.Release()
 			g.capture.Committed()
 			return

@@ -20,7 +20,7 @@ const knownPages = 4096
 // for long. The zero value remembers nothing.
 type known struct {
 	places map[abi.GFN]int
-	gfns   []abi.GFN // by place
+	gfns   []abi.GFN // by place; counts only where places says the same
 	recent []bool    // dirtied again since hand was there
 	pages  []byte
 	hand   int // goes round the places
@@ -56,7 +56,7 @@ func (k *known) place(gfn abi.GFN) int {
 	}
 	place := k.hand
 	k.hand = (k.hand + 1) % knownPages
-	if k.places[k.gfns[place]] == place {
+	if at, ok := k.places[k.gfns[place]]; ok && at == place {
 		delete(k.places, k.gfns[place])
 	}
 	k.gfns[place], k.places[gfn] = gfn, place

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -24,7 +25,7 @@ func TestUnchangedPagesAreNotSent(t *testing.T) {
 	g.sync()
 	send := func() stream.Sent {
 		r := g.harvest()
-		g.must(g.capture.SetRings([]abi.GrantRef{1, 2}))
+		g.must(g.capture.SetRings(g.refs))
 		sent, err := g.capture.Epoch(g.writer, 1, g.epoch, r, false, nil, nil)
 		g.must(err)
 		g.apply()
@@ -167,12 +168,16 @@ func TestI4RememberedPagesHideNothing(t *testing.T) {
 					copy(old[:], page)
 				}
 			}
-			switch rapid.IntRange(0, 4).Draw(rt, "event") {
+			switch rapid.IntRange(0, 6).Draw(rt, "event") {
+			case 2: // a ring is connected anew, with the same page
+				g.refs[0] ^= 1 ^ 3
+			case 3: // a disk of a lower handle comes or goes
+				slices.Reverse(g.refs)
 			case 0: // Xen's page moves
 				g.named[4] ^= named(stream.AlwaysVCPU, vcpuInfoGFN) ^ named(stream.AlwaysVCPU, otherInfoGFN)
 			case 1: // the epoch is lost with its connection, and sent again
 				r := g.harvest()
-				g.must(g.capture.SetRings([]abi.GrantRef{1, 2}))
+				g.must(g.capture.SetRings(g.refs))
 				_, err := g.capture.Epoch(stream.NewWriter(io.Discard), 1, g.epoch, r, false, nil, nil)
 				g.must(err)
 				g.capture.Forget()

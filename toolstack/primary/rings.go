@@ -28,7 +28,7 @@ func (c *Capture) grantFrame(i int) ([]byte, error) {
 // SetRings says in which pages the rings of the disks are.
 func (c *Capture) SetRings(refs []abi.GrantRef) error {
 	c.rings = c.rings[:0]
-	for i, ref := range refs {
+	for _, ref := range refs {
 		// struct grant_entry_v1: flags u16, domid u16, frame u32; see
 		// xen/include/public/grant_table.h.
 		const size, perFrame = 8, abi.PageSize / 8
@@ -38,7 +38,7 @@ func (c *Capture) SetRings(refs []abi.GrantRef) error {
 		}
 		entry := frame[ref%perFrame*size:]
 		gfn := abi.GFN(binary.LittleEndian.Uint32(entry[4:]))
-		c.rings = append(c.rings, stream.AlwaysPage{Kind: stream.AlwaysRing, Index: uint32(i), GFN: gfn})
+		c.rings = append(c.rings, stream.AlwaysPage{Kind: stream.AlwaysRing, Index: uint32(ref), GFN: gfn})
 	}
 	return nil
 }

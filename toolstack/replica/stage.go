@@ -4,9 +4,7 @@ package replica
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
-	"slices"
 
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
@@ -40,8 +38,7 @@ func (s *Stage) check(e *stream.Epoch) error {
 		}
 	}
 	for i := range e.Patches() {
-		gfn, _, _ := e.Lines(i)
-		if _, was := slices.BinarySearchFunc(s.Always, gfn, func(p stream.AlwaysPage, gfn abi.GFN) int { return cmp.Compare(p.GFN, gfn) }); was {
+		if gfn, _, _ := e.Lines(i); s.images[gfn] != nil {
 			return fmt.Errorf("epoch %d has lines of page %#x, which the epoch before has as an always-sent one", e.Number, uint64(gfn))
 		}
 	}

@@ -260,7 +260,7 @@ func (r *Reader) always(b []byte) error {
 		}
 		flags := le.Uint16(entries[2:])
 		switch {
-		case flags > alwaysLines || flags == alwaysHasImg|alwaysLines:
+		case flags > alwaysLines:
 			return kindf(ErrUnsupported, "flags %#x", flags)
 		case p.GFN > MaxGFN:
 			return limitf("gfn %#x", p.GFN)

@@ -56,10 +56,11 @@ func (w *Writer) Lines(gfn abi.GFN, set LineSet, page []byte) error {
 	switch {
 	case len(page) != abi.PageSize:
 		return corruptf("page of %d octets", len(page))
-	case set.check(gfn) != nil:
-		return set.check(gfn)
 	case !w.open || w.full:
 		return sequencef("lines of page %#x outside of a staged epoch", gfn)
+	}
+	if err := set.check(gfn); err != nil {
+		return err
 	}
 	w.lineGFNs = le.AppendUint64(le.AppendUint64(w.lineGFNs, uint64(gfn)), uint64(set))
 	w.lines = set.Gather(w.lines, page)
