@@ -12,6 +12,7 @@ import (
 
 	"github.com/kemari-ft/kemari/backend/blkif"
 	"github.com/kemari-ft/kemari/backend/gate"
+	"github.com/kemari-ft/kemari/backend/xenbus"
 	"github.com/kemari-ft/kemari/toolstack/primary"
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
@@ -77,8 +78,8 @@ func (g *Guest) event(port abi.Port) bool {
 func (g *Guest) add(d *device) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if disk, ok := g.fixed[d.id.Handle]; g.fixed != nil && (!ok || disk.target != d.target) {
-		return errors.New("the guest is protected, and the copy of it does not know of this disk: detach it, and attach it before kemari protect")
+	if err := g.judge(d.id, d.target); err != nil {
+		return err
 	}
 	if g.gated {
 		d.Gate()
@@ -152,6 +153,22 @@ func (g *Guest) Fix() (map[string]string, error) {
 		targets[d.dev] = d.target
 	}
 	return targets, nil
+}
+
+// judge says why a disk is not one of the guest's. It is called with g.mu held.
+func (g *Guest) judge(id xenbus.ID, target string) error {
+	if disk, ok := g.fixed[id.Handle]; g.fixed != nil && (!ok || disk.target != target) {
+		return errors.New("the guest is protected, and the copy of it does not know of this disk: detach it, and attach it before kemari protect")
+	}
+	return nil
+}
+
+// takes is judge before the disk is opened, for the reason that counts most. The
+// set may be fixed after that, but before it is added.
+func (g *Guest) takes(d xenbus.Disk) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.judge(d.ID, d.Target)
 }
 
 // Gate is primary.Disks'.

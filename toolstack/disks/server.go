@@ -124,6 +124,9 @@ func (s *Server) open(d xenbus.Disk) (xenbus.Device, error) {
 	if err := s.may(d.Dom); err != nil {
 		return nil, err
 	}
+	if err := s.Guest(d.Dom).takes(d); err != nil {
+		return nil, err
+	}
 	return s.device(d)
 }
 
