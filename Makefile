@@ -28,7 +28,8 @@ unit:
 # Each parser of foreign bytes, for a while.
 FUZZTIME ?= 20s
 fuzz:
-	@$(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print name[i], $$2; n = 0 }' | \
+	@all=$$($(GO) test -list '^Fuzz' ./...) || { echo "$$all"; exit 1; }; \
+	echo "$$all" | awk '/^Fuzz/ { name[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print name[i], $$2; n = 0 }' | \
 	while read -r name package; do \
 		echo "=== $$package $$name"; \
 		$(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$package" || exit 1; \

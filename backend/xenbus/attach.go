@@ -93,7 +93,7 @@ func createNodes(tx Tx, disk Disk, keys map[string]string) error {
 	pairs := []pair{
 		{"frontend", id.frontend()},
 		{"frontend-id", strconv.Itoa(int(id.Dom))},
-		{"params", "aio:" + disk.Target},
+		{"params", RawParams + disk.Target},
 		{"script", disk.Script},
 		{"online", "1"},
 	}

@@ -63,6 +63,9 @@ type Disk struct {
 	Discard  bool // may be offered
 }
 
+// RawParams is before a disk's target in a back end's params: libxl's word for raw.
+const RawParams = "aio:"
+
 // readDisk reads what libxl wrote, in device_disk_add of libxl_disk.c.
 func readDisk(st Tx, id ID) (Disk, error) {
 	d := Disk{ID: id}
@@ -70,7 +73,7 @@ func readDisk(st Tx, id ID) (Disk, error) {
 	if err != nil {
 		return d, err
 	}
-	target, ok := strings.CutPrefix(params, "aio:") // libxl's word for raw
+	target, ok := strings.CutPrefix(params, RawParams)
 	if !ok || target == "" {
 		return d, fmt.Errorf("its params are %q; only format=raw with a target is served", params)
 	}

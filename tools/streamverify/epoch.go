@@ -188,9 +188,8 @@ func (v *verifier) always(r record) error {
 		if flags != 0 {
 			e.contents++
 		}
-		if flags == 1 {
-			// Nothing of the epoch before is needed.
-		} else if old, ok := v.images[gfn]; e.full || ok && old != this || !ok && v.epochs > 0 {
+		old, ok := v.images[gfn]
+		if flags != 1 && (e.full || ok && old != this || !ok && v.epochs > 0) {
 			return fmt.Errorf("entry %d: contents of gfn %#x are missing, the epoch before does not have it", i, gfn)
 		}
 		e.images[gfn] = this

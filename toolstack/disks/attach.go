@@ -64,7 +64,7 @@ func (s *Server) backEnds(dom abi.DomID) ([]backEnd, error) {
 			ID:      xenbus.ID{Dom: dom, Handle: uint32(handle)},
 			state:   abi.XenbusState(state),
 			refused: keys["hotplug-status"] == "error",
-			disk:    fixedDisk{keys["dev"], strings.TrimPrefix(keys["params"], "aio:")},
+			disk:    fixedDisk{keys["dev"], strings.TrimPrefix(keys["params"], xenbus.RawParams)},
 		})
 	}
 	return ends, nil
@@ -134,20 +134,17 @@ func (s *Server) Attach(_ uuid.UUID, dom abi.DomID, disks []xlstream.Disk, back 
 
 func (s *Server) attach(dom abi.DomID, handle uint32, keys map[string]string, disks []xlstream.Disk, at []gate.Indices) error {
 	id := xenbus.ID{Dom: dom, Handle: handle}
-	disk := xenbus.Disk{ID: id, Script: blockScript, Discard: keys["discard-enable"] != "0"}
-	for _, d := range disks {
-		// Another disk may have been attached under the name of one that was
-		// detached: it was refused, but has its nodes.
-		if d.Vdev == keys["dev"] && keys["params"] == "aio:"+d.Path {
-			disk.Target, disk.ReadOnly = d.Path, !d.Writable
-		}
-	}
-	if disk.Target == "" && len(at) == 0 {
+	d, known := diskOf(keys, disks)
+	switch {
+	case !known && len(at) == 0:
 		s.host.Log.Warn("a disk is left out: it was not served on the other host, and the guest's configuration does not have it", "disk", id, "dev", keys["dev"], "params", keys["params"])
 		return nil
-	}
-	if disk.Target == "" {
+	case !known:
 		return fmt.Errorf("%s: the guest's configuration has no disk %q with %q", id, keys["dev"], keys["params"])
+	}
+	disk := xenbus.Disk{
+		ID: id, Script: blockScript, Discard: keys["discard-enable"] != "0",
+		Target: d.Path, ReadOnly: !d.Writable,
 	}
 	keep := map[string]string{}
 	for k, v := range keys {
@@ -170,6 +167,19 @@ func (s *Server) attach(dom abi.DomID, handle uint32, keys map[string]string, di
 	return nil
 }
 
+// diskOf finds the disk of the configuration of which a back end's keys tell.
+// Another one may have been attached under the name of one that was detached: it
+// was refused, but has its nodes, and must not bring the detached one back.
+func diskOf(keys map[string]string, disks []xlstream.Disk) (xlstream.Disk, bool) {
+	i := slices.IndexFunc(disks, func(d xlstream.Disk) bool {
+		return d.Vdev == keys["dev"] && keys["params"] == xenbus.RawParams+d.Path
+	})
+	if i < 0 {
+		return xlstream.Disk{}, false
+	}
+	return disks[i], true
+}
+
 // offer makes the nodes of a back end whose front end had not connected at the
 // last sync, as libxl would have: the hand-shake begins anew here.
 func (s *Server) offer(disk xenbus.Disk, keys map[string]string) error {
@@ -178,7 +188,7 @@ func (s *Server) offer(disk xenbus.Disk, keys map[string]string) error {
 	back := fmt.Sprintf("%s/%d/%d", xenbus.Root, uint16(id.Dom), id.Handle)
 	pairs := [][2]string{
 		{"frontend", front}, {"frontend-id", strconv.Itoa(int(id.Dom))},
-		{"params", "aio:" + disk.Target}, {"script", disk.Script}, {"online", "1"},
+		{"params", xenbus.RawParams + disk.Target}, {"script", disk.Script}, {"online", "1"},
 		{"hotplug-status", "connected"},
 	}
 	for _, k := range []string{"removable", "bootable", "dev", "type", "mode", "device-type", "discard-enable", "specification"} {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/kemari-ft/kemari/backend/xenbus"
+	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
 	"github.com/kemari-ft/kemari/xen/abi"
 )
 
@@ -52,5 +53,25 @@ func TestProtectedDisksOnly(t *testing.T) {
 	}
 	if len(g.devs) != 1 {
 		t.Errorf("%d devices, 1 was taken", len(g.devs))
+	}
+}
+
+// TestDetachedDiskStaysAway: the nodes of a disk that was refused under the name of a
+// detached one do not bring that back on the other host, to be written to twice.
+func TestDetachedDiskStaysAway(t *testing.T) {
+	disks := []xlstream.Disk{{Vdev: "xvda", Path: "/dev/a", Writable: true}, {Vdev: "xvdb", Path: "/dev/b", Writable: true}}
+	for _, c := range []struct {
+		dev, params string
+		want        bool
+	}{
+		{"xvdb", "aio:/dev/b", true},
+		{"xvdb", "aio:/dev/other", false},
+		{"xvdb", "aio:/dev/a", false},
+		{"xvdc", "aio:/dev/b", false},
+		{"xvdb", "/dev/b", false},
+	} {
+		if d, ok := diskOf(map[string]string{"dev": c.dev, "params": c.params}, disks); ok != c.want || ok && d.Path != "/dev/b" {
+			t.Errorf("%s with %s: %+v, %v; want %v", c.dev, c.params, d, ok, c.want)
+		}
 	}
 }

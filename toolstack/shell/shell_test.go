@@ -18,7 +18,7 @@ import (
 
 const uuid = "0b7e7e5e-6e2c-4f3b-8f0a-2a5f0e4f1c11"
 
-func testGuest(t *testing.T) *xlstream.Guest {
+func testGuest(t testing.TB) *xlstream.Guest {
 	t.Helper()
 	data, err := os.ReadFile("xlstream/testdata/pvh.json")
 	if err != nil {

@@ -97,20 +97,9 @@ func TestConfigForms(t *testing.T) {
 
 // TestKeepDisks: a disk that nobody serves is not the guest's.
 func TestKeepDisks(t *testing.T) {
-	plain, err := os.ReadFile("testdata/pvh.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg, err := ParseConfig(plain)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := cfg.Disks()
+	all := testConfig(t).Disks()
 	for n, paths := range []map[string]string{{}, {all[0].Vdev: "/dev/other"}, {"xvdz": all[0].Path}, {all[0].Vdev: all[0].Path}} {
-		cfg, err := ParseConfig(plain)
-		if err != nil {
-			t.Fatal(err)
-		}
+		cfg := testConfig(t)
 		cfg.KeepDisks(paths)
 		raw, err := cfg.Active()
 		if err != nil {
