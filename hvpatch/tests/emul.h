@@ -67,7 +67,9 @@ typedef unsigned long xen_pfn_t;
 typedef uint16_t domid_t;
 typedef uint32_t evtchn_port_t;
 
-#define XEN_GUEST_HANDLE_64(t) struct { const uint8_t *p; }
+typedef const uint8_t const_uint8;
+typedef const uint64_t const_uint64;
+#define XEN_GUEST_HANDLE_64(t) struct { t *p; }
 
 #include "public-kemari.h"
 
@@ -187,7 +189,7 @@ void *vmap(const mfn_t *mfn, unsigned int nr);
 
 /* Copies from the toolstack fail if the handle is NULL. */
 #define copy_from_guest(to, hnd, n) \
-    ((hnd).p ? (memcpy(to, (hnd).p, n), 0) : -1)
+    ((hnd).p ? (memcpy(to, (hnd).p, (n) * sizeof(*(hnd).p)), 0) : -1)
 
 /* Event channels. */
 #define ECS_FREE        0

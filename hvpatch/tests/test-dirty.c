@@ -365,6 +365,234 @@ static void model(void)
     }
 }
 
+static int set_hot(const uint64_t *gfns, unsigned int nr)
+{
+    struct xen_domctl_kemari_op o = {
+        .op = XEN_KEMARI_OP_hot, .u.hot = { .gfns.p = gfns, .nr = nr },
+    };
+
+    return kemari_domctl(&guest, &o);
+}
+
+static void hot(void)
+{
+    static const uint64_t both[] = { 10, 20 }, one[] = { 20 };
+    struct xen_kemari_sync s;
+
+    protect(MAX, MARK);
+    emul_write(10);
+    CHECK_EQ(set_hot(both, 2), 0);
+
+    /* From this harvest on not write protected; not listed before. */
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 1);
+    CHECK(guest.writable[10] && guest.dirty[10]);
+    run(1);
+
+    /* What has not been written yet is listed, too, and faults once. */
+    emul_write(10);
+    emul_write(30);
+    emul_write(20);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 4);
+    CHECK_EQ(list(&s)[0], 10);
+    CHECK_EQ(list(&s)[1], 20);
+    CHECK_EQ(list(&s)[2], 30);
+    CHECK_EQ(list(&s)[3], 20);
+    CHECK(guest.writable[10] && guest.writable[20] && !guest.writable[30]);
+    run(2);
+
+    /* Whether written or not, now without a fault. */
+    emul_write(10);
+    emul_write(20);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 2);
+    CHECK(listed(&s, 10) && listed(&s, 20));
+    run(3);
+
+    /* What is hot no more is listed once more, and then write protected. */
+    CHECK_EQ(set_hot(one, 1), 0);
+    emul_write(10);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 2);
+    CHECK(listed(&s, 10) && listed(&s, 20));
+    CHECK(!guest.writable[10] && !guest.dirty[10] && guest.writable[20]);
+    run(4);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 1);
+    CHECK(listed(&s, 20));
+    emul_write(10); /* frozen: belongs to the next one */
+    CHECK_EQ(set_hot(NULL, 0), 0);
+    run(5);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 2);
+    CHECK(listed(&s, 10) && listed(&s, 20));
+    CHECK(!guest.writable[20]);
+    run(6);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 0);
+    run(7);
+
+    /* A protection begins without. */
+    CHECK_EQ(set_hot(one, 1), 0);
+    CHECK_EQ(op(XEN_KEMARI_OP_disable, 0), 0);
+    protect(MAX, MARK);
+    emul_write(20);
+    close_epoch();
+    CHECK(!guest.writable[20]);
+    run(1);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 0);
+}
+
+static void hot_and_mark(void)
+{
+    static const uint64_t gfns[] = { 1, 2, 3, EMUL_GFNS + 7 };
+    struct xen_kemari_sync s;
+
+    protect(8, 4);
+    CHECK_EQ(set_hot(gfns, 4), -E2BIG);
+    CHECK_EQ(set_hot(gfns + 1, 3), 0);
+    close_epoch();
+    run(1);
+    CHECK_EQ(guest.pause_count, 0);
+    emul_write(40);
+    CHECK_EQ(guest.pause_count, 1);
+    CHECK_EQ(guest.kemari->shared->trigger_reason, XEN_KEMARI_TRIGGER_MARK);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 4);
+    CHECK_EQ(s.flags, 0);
+    CHECK(listed(&s, EMUL_GFNS + 7));
+}
+
+static void hot_refused(void)
+{
+    static const uint64_t good[] = { 5 };
+    static const uint64_t bad[][2] = {
+        { 2, 1 }, { 1, 1 }, { 1, XEN_KEMARI_DIRTY_P2M | 2 }, { 1, 1ULL << 52 },
+    };
+    static uint64_t many[XEN_KEMARI_HOT_MAX + 1];
+    struct xen_domctl_kemari_op o = {
+        .op = XEN_KEMARI_OP_sync, .flags = HARVEST,
+    };
+    struct xen_kemari_sync s;
+    unsigned int i;
+
+    CHECK_EQ(set_hot(good, 1), -ENODEV);
+    protect(2048, 2000);
+    CHECK_EQ(set_hot(good, 1), 0);
+    for ( i = 0; i < ARRAY_SIZE(many); i++ )
+        many[i] = i;
+    CHECK_EQ(set_hot(many, ARRAY_SIZE(many)), -E2BIG);
+    for ( i = 0; i < ARRAY_SIZE(bad); i++ )
+        CHECK_EQ(set_hot(bad[i], 2), -EINVAL);
+    CHECK_EQ(set_hot(NULL, 1), -EFAULT);
+    emul_fail_alloc = 0;
+    CHECK_EQ(set_hot(good, 1), -ENOMEM);
+    emul_fail_alloc = -1;
+
+    /* Nothing of that has changed anything. */
+    for ( i = 0; i < 1500; i++ )
+        emul_write(i);
+    emul_preempt = 2;
+    CHECK_EQ(kemari_domctl(&guest, &o), -ERESTART);
+    /*
+     * A page not yet looked at would stay writable without being on the list
+     * which is open already.
+     */
+    CHECK_EQ(set_hot(many, XEN_KEMARI_HOT_MAX), -EBUSY);
+    CHECK_EQ(kemari_domctl(&guest, &o), 0);
+    for ( i = 0; i < 1500; i++ )
+        CHECK(guest.writable[i] == (i == 5));
+    run(1);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 1);
+    CHECK(listed(&s, 5));
+
+    CHECK_EQ(op(XEN_KEMARI_OP_disable, 0), 0);
+    guest.controller_pause_count++;
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_SECONDARY, 0, 0), 0);
+    CHECK_EQ(set_hot(good, 1), -EINVAL);
+    guest.controller_pause_count--;
+}
+
+/*
+ * Each page that was written is on the list of the epoch in which it was,
+ * whatever becomes hot when, and those which are not hot are written with a
+ * fault the first time.  At any time, what can be written without a fault is
+ * on the open list.
+ */
+static void hot_model_check(void)
+{
+    const struct kemari *k = guest.kemari;
+    unsigned int i, j;
+
+    for ( i = 0; i < EMUL_GFNS; i++ )
+    {
+        for ( j = 0; j < k->dirty_nr[k->half]; j++ )
+            if ( (k->dirty[k->half][j] & XEN_KEMARI_DIRTY_GFN_MASK) == i )
+                break;
+        CHECK(j < k->dirty_nr[k->half] ||
+              (!guest.dirty[i] && !guest.writable[i]));
+    }
+}
+
+static void hot_model(void)
+{
+    static bool written[EMUL_GFNS];
+    uint64_t seed = 43, epoch = 0;
+    unsigned int round, i;
+
+    protect(MAX, MARK);
+    memset(written, 0, sizeof(written));
+
+    for ( round = 0; round < 20000; round++ )
+    {
+        struct xen_kemari_sync s;
+        uint64_t gfns[40];
+        unsigned int nr;
+
+        hot_model_check();
+
+        switch ( rnd(&seed) % 4 )
+        {
+        case 0:
+        case 1:
+            for ( i = rnd(&seed) % 20; i; i-- )
+            {
+                unsigned int gfn = rnd(&seed) % 60;
+
+                emul_write(gfn);
+                written[gfn] = true;
+            }
+            continue;
+
+        case 2:
+            for ( i = nr = 0; i < 60 && nr < ARRAY_SIZE(gfns); i++ )
+                if ( rnd(&seed) % 3 == 0 )
+                    gfns[nr++] = i;
+            CHECK_EQ(set_hot(gfns, nr), 0);
+            continue;
+        }
+
+        s = close_epoch();
+        CHECK_EQ(s.flags, 0);
+        for ( i = 0; i < 60; i++ )
+            CHECK(!written[i] || listed(&s, i));
+        for ( i = 0; i < s.dirty_nr; i++ )
+        {
+            bool is_hot = false;
+
+            for ( nr = 0; nr < guest.kemari->hot_nr; nr++ )
+                is_hot |= guest.kemari->hot[nr] == list(&s)[i];
+            CHECK(is_hot || !guest.writable[list(&s)[i]]);
+        }
+        memset(written, 0, sizeof(written));
+        run(++epoch);
+        CHECK_EQ(guest.pause_count, 0);
+    }
+}
+
 static void not_protected(void)
 {
     /* The hooks of a domain that never was, and of one that no longer is. */
@@ -404,6 +632,10 @@ int main(void)
     RUN(preempted);
     RUN(hostile_buffer);
     RUN(model);
+    RUN(hot);
+    RUN(hot_and_mark);
+    RUN(hot_refused);
+    RUN(hot_model);
     RUN(not_protected);
 
     return 0;

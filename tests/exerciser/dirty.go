@@ -5,9 +5,11 @@ package main
 import (
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/kemari-ft/kemari/xen/abi"
 	"github.com/kemari-ft/kemari/xen/kemariop"
+	"github.com/kemari-ft/kemari/xen/privcmd"
 )
 
 // someGFN is RAM of a guest of 80 MiB, behind its kernel.
@@ -170,6 +172,112 @@ var dirtyCases = []testCase{
 		t.want("disable", g.disable(), 0)
 		t.primary(g, 4, 4)
 		equal(t, "flags of a new protection", t.sync(g).Flags, 0)
+	}},
+	{"hot-pages", func(t *try) {
+		g := t.guest(guestSpec{})
+		_, shared := t.primary(g, 64, 32)
+		store := t.storeGFN(g)
+		listed := func(what string, want ...abi.GFN) {
+			var entries []uint64
+			for _, gfn := range want {
+				entries = append(entries, uint64(gfn))
+			}
+			r := t.sync(g)
+			equal(t, "flags", r.Flags, 0)
+			t.wantDirty(what, t.dirty(shared, r), entries...)
+			t.resume(g, r)
+		}
+		t.fill(g)
+		t.must(g.c.Hot([]abi.GFN{someGFN, store}))
+		listed("what was dirtied before", store)
+		listed("hot, and not dirtied", someGFN, store)
+		t.fill(g)
+		listed("hot, and dirtied", someGFN, store)
+		t.must(g.c.Hot([]abi.GFN{someGFN}))
+		listed("when one is not hot any more", someGFN, store)
+		listed("after that", someGFN)
+		t.fill(g)
+		listed("and dirtied again", someGFN, store)
+		t.must(t.ctl.DecreaseReservation(g.dom, []abi.GFN{someGFN}))
+		r := t.sync(g)
+		t.wantDirty("when there is no such page any more", t.dirty(shared, r), uint64(someGFN), uint64(someGFN)|1<<63)
+		t.resume(g, r)
+		listed("after that", someGFN)
+		t.must(g.c.Hot(nil))
+		listed("without any", someGFN)
+		listed("after that")
+	}},
+	{"hot-pages-of-running-guest", func(t *try) {
+		// What the guest writes always is found by looking, and named. It stays on
+		// each list, and what it writes beside it is listed, too.
+		g := t.guest(guestSpec{running: true, vcpus: 2})
+		_, shared := t.primary(g, 4096, 3000)
+		t.must(g.c.Tap(t.consolePort(g), kemariop.TapPass))
+		sync := func() []abi.GFN {
+			time.Sleep(50 * time.Millisecond)
+			r := t.sync(g)
+			equal(t, "flags", r.Flags, 0)
+			var gfns []abi.GFN
+			for _, entry := range t.dirty(shared, r) {
+				gfn, _ := kemariop.DirtyGFN(entry)
+				gfns = append(gfns, gfn)
+			}
+			t.resume(g, r)
+			slices.Sort(gfns)
+			return slices.Compact(gfns)
+		}
+		hot := sync()
+		for range 5 {
+			more := sync()
+			hot = slices.DeleteFunc(hot, func(gfn abi.GFN) bool { return !slices.Contains(more, gfn) })
+		}
+		if len(hot) == 0 {
+			t.fail("pages that a running guest writes always: got none, want some")
+		}
+		hot = hot[:min(len(hot), kemariop.HotMax)]
+		for i := range 10 {
+			named := hot
+			if i%2 == 1 {
+				named = hot[len(hot)/2:]
+			}
+			t.must(g.c.Hot(named))
+			sync()
+			list := sync()
+			for _, gfn := range named {
+				if !slices.Contains(list, gfn) {
+					t.fail("hot page %#x: got it not on the list, want it on each", uint64(gfn))
+				}
+			}
+		}
+	}},
+	{"hot-pages-refused", func(t *try) {
+		g := t.guest(guestSpec{})
+		t.primary(g, 64, 32)
+		buf, err := t.hc.Alloc(9 * abi.PageSize)
+		t.must(err)
+		defer buf.Free()
+		gfns := privcmd.Slice[uint64](buf.Bytes(), 33)
+		for i := range gfns {
+			gfns[i] = uint64(i)
+		}
+		r := t.raw(g.dom)
+		t.want("as many as trigger", r.hot(buf.Addr(), 32, 0), syscall.E2BIG)
+		t.want("more than HOT_MAX", r.hot(buf.Addr(), kemariop.HotMax+1, 0), syscall.E2BIG)
+		t.want("pad", r.hot(buf.Addr(), 4, 1), syscall.EINVAL)
+		t.want("flags", r.op(opHot, 1), syscall.EINVAL)
+		t.want("no memory there", r.hot(8, 4, 0), syscall.EFAULT)
+		t.want("Xen's memory", r.hot(0xffff82d040200000, 4, 0), syscall.EFAULT)
+		gfns[3] = 2
+		t.want("one twice", r.hot(buf.Addr(), 4, 0), syscall.EINVAL)
+		gfns[3] = 1 << 52
+		t.want("no gfn", r.hot(buf.Addr(), 4, 0), syscall.EINVAL)
+		gfns[3] = 1<<52 - 1
+		t.want("no page there", r.hot(buf.Addr(), 4, 0), 0)
+		_, errno := r.sync(harvest)
+		t.want("sync with it", errno, 0)
+		t.want("in a frozen domain", r.hot(buf.Addr(), 4, 0), 0)
+		t.want("disable", r.disable(), 0)
+		t.want("not enabled", r.hot(buf.Addr(), 4, 0), syscall.ENODEV)
 	}},
 	{"log-dirty-is-ours", func(t *try) {
 		g := t.guest(guestSpec{})

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -165,8 +166,28 @@ func (s *soak) round(first bool) (unseen []abi.GFN) {
 		}
 	}
 	s.always = always
+	// Hot pages come and go, in the frozen guest and in the running one.
+	frozen := s.rounds%2 == 0
+	if frozen {
+		s.nameHot(listed)
+	}
 	t.resume(s.g, r)
+	if !frozen {
+		s.nameHot(listed)
+	}
 	return unseen
+}
+
+// nameHot names every third of the pages that were listed.
+func (s *soak) nameHot(listed map[abi.GFN]bool) {
+	var hot []abi.GFN
+	for gfn := range listed {
+		if rand.IntN(3) == 0 && len(hot) < kemariop.HotMax {
+			hot = append(hot, gfn)
+		}
+	}
+	slices.Sort(hot)
+	s.t.must(s.g.c.Hot(hot))
 }
 
 // run syncs for a while: when an event is held, and at the latest after an

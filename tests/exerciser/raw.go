@@ -22,6 +22,7 @@ const (
 	opSetState = 6
 	opResume   = 7
 	opStatus   = 8
+	opHot      = 9
 
 	freeze  = 0
 	harvest = 1
@@ -89,6 +90,10 @@ func (r *raw) release(epoch uint64, flags uint32) syscall.Errno {
 
 func (r *raw) setState(addr uint64, size, pad uint32) syscall.Errno {
 	return r.op(opSetState, 0, uint32(addr), uint32(addr>>32), size, pad)
+}
+
+func (r *raw) hot(addr uint64, nr, pad uint32) syscall.Errno {
+	return r.op(opHot, 0, uint32(addr), uint32(addr>>32), nr, pad)
 }
 
 // records hands state records over.

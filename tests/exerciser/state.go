@@ -61,7 +61,7 @@ var stateCases = []testCase{
 		_, errno = g.sync(harvest | 1<<31)
 		t.want("unknown flag beside a known one", errno, syscall.EINVAL)
 		equal(t, "state", t.state(g), 0)
-		for op := uint32(0); op <= opStatus; op++ {
+		for op := uint32(0); op <= opHot; op++ {
 			if op != opSync && op != opRelease {
 				t.want("flags of another operation", g.op(op, 1, kemariop.InterfaceVersion, primary, 8, 4), syscall.EINVAL)
 			}

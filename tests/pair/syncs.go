@@ -23,6 +23,7 @@ func Summary(syncs []primary.Sync) primary.Sync {
 		Release: median(syncs, func(s primary.Sync) time.Duration { return s.Release }),
 		Pause:   median(syncs, func(s primary.Sync) time.Duration { return s.Pause }),
 		Dirty:   median(syncs, func(s primary.Sync) uint32 { return s.Dirty }),
+		Hot:     median(syncs, func(s primary.Sync) uint32 { return s.Hot }),
 		Same:    median(syncs, func(s primary.Sync) uint32 { return s.Same }),
 		Always:  median(syncs, func(s primary.Sync) uint32 { return s.Always }),
 		Pages:   median(syncs, func(s primary.Sync) uint64 { return s.Pages }),

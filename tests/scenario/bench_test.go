@@ -193,7 +193,7 @@ func syncs(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest, load 
 	x := m.sync
 	t.Logf("  paused %s: trigger %s, freeze and look %s, xenstore %s, harvest %s, copy %s (of which sending %s), acknowledgement %s, release %s",
 		ms(x.Pause), ms(x.Wake), ms(x.Look), ms(x.Store), ms(x.Harvest), ms(x.Copy), ms(x.Send), ms(x.Ack), ms(x.Release))
-	t.Logf("  %d entries in the dirty list, %d of them unchanged, %d pages sent, lines of %d, %d zero, %d always sent, %d octets", x.Dirty, x.Same, x.Pages, x.Lines, x.Zeros, x.Always, x.Octets)
+	t.Logf("  %d entries in the dirty list, %d of them hot, %d unchanged, %d pages sent, lines of %d, %d zero, %d always sent, %d octets", x.Dirty, x.Hot, x.Same, x.Pages, x.Lines, x.Zeros, x.Always, x.Octets)
 	t.Logf("  kemarid while it was paused: %s", effort(x))
 	t.Logf("  %d stops for reads only, %d syncs put off by xenstore", st.Reads-first.Reads, st.PutOff-first.PutOff)
 	t.Logf("  as the guest sees it: %s", m.gaps)
@@ -236,13 +236,15 @@ func faults(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) {
 		t.Error(err)
 		return
 	}
-	var dirty uint32
+	var dirty, hot uint32
 	for _, x := range st.Last {
 		if at := float64(x.At.UnixNano()) / 1e9; at > from && at < to {
 			dirty += x.Dirty
+			hot += x.Hot
 		}
 	}
-	t.Logf("%d nested faults while %d entries came into dirty lists: %.2f each", n, dirty, float64(n)/float64(max(dirty, 1)))
+	t.Logf("%d nested faults while %d entries came into dirty lists: %.2f each; without the %d that were hot %.2f each",
+		n, dirty, float64(n)/float64(max(dirty, 1)), hot, float64(n)/float64(max(dirty-hot, 1)))
 }
 
 // effort is what the daemon did in a pause.

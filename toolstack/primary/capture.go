@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/kemari-ft/kemari/toolstack/guestmem"
+	"github.com/kemari-ft/kemari/toolstack/hotset"
 	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
@@ -37,6 +38,8 @@ type Capture struct {
 	left       []abi.GFN           // no always-sent pages any more, since the last commit
 	progress   func(pages uint64)  // told of a full epoch, if not nil
 	known      known               // pages other than those that are always sent
+	hot        *hotset.Set         // pages that Xen does not write protect
+	listed     []listedPage        // reused: those of the last epoch, for hot
 	same       uint32              // pages of the last epoch that were not sent: the secondary has them
 	sent       map[abi.GFN][]byte  // always-sent pages as the secondary knows them
 	sentAs     map[abi.GFN]role    // what they were then
@@ -45,6 +48,12 @@ type Capture struct {
 	alwaysGFNs map[abi.GFN]bool    // reused
 	pages      []abi.GFN           // reused
 	moved      []abi.GFN           // reused: pages to be mapped again
+}
+
+// listedPage is one of the dirty list.
+type listedPage struct {
+	gfn     abi.GFN
+	changed bool // as far as is known
 }
 
 // role is as what a page is always sent.
@@ -76,6 +85,8 @@ func AdoptCapture(op *kemariop.Client, fm *foreignmem.Handle, ctl *domctl.Client
 	c := &Capture{
 		dom: dom, op: op, fm: fm,
 		sent: map[abi.GFN][]byte{}, sentAs: map[abi.GFN]role{}, alwaysGFNs: map[abi.GFN]bool{},
+		// The rest of the list is for what is not hot.
+		hot: hotset.New(min(kemariop.HotMax, int(status.DirtyMark)/2)),
 	}
 	for index, kind := range map[uint32]stream.AlwaysKind{
 		xlstream.ParamStorePFN: stream.AlwaysStore, xlstream.ParamConsolePFN: stream.AlwaysConsole,
@@ -122,6 +133,24 @@ func (c *Capture) Forget() {
 
 // Committed says that the secondary holds the last epoch.
 func (c *Capture) Committed() { c.left = c.left[:0] }
+
+// NameHot tells Xen which pages it need not write protect any more. It is for after
+// the pause. If it fails once, that is given up.
+func (c *Capture) NameHot() error {
+	for _, p := range c.listed {
+		c.hot.Note(p.gfn, p.changed)
+	}
+	c.listed = c.listed[:0]
+	gfns, moved := c.hot.Turn()
+	if !moved {
+		return nil
+	}
+	err := c.op.Hot(gfns)
+	if err != nil {
+		c.hot = hotset.New(0)
+	}
+	return err
+}
 
 // Memory is the guest's memory.
 func (c *Capture) Memory() *guestmem.Memory { return c.mem }
@@ -245,31 +274,36 @@ func (c *Capture) changes(r kemariop.SyncResult) error {
 func (c *Capture) writePages(w *stream.Writer) error {
 	slices.Sort(c.pages)
 	c.pages = slices.Compact(c.pages)
-	c.same = 0
+	c.same, c.listed = 0, c.listed[:0]
 	for _, gfn := range c.pages {
-		if c.alwaysGFNs[gfn] {
-			continue
+		changed := true // what is sent always costs nothing more
+		if !c.alwaysGFNs[gfn] {
+			var err error
+			if changed, err = c.writePage(w, gfn, c.mem.Page(gfn)); err != nil {
+				return err
+			}
 		}
-		if err := c.writePage(w, gfn, c.mem.Page(gfn)); err != nil {
-			return err
-		}
+		c.listed = append(c.listed, listedPage{gfn, changed})
 	}
 	return nil
 }
 
-func (c *Capture) writePage(w *stream.Writer, gfn abi.GFN, page []byte) error {
+// writePage sends what the secondary does not have of a page, and reports whether
+// that is known to be something.
+func (c *Capture) writePage(w *stream.Writer, gfn abi.GFN, page []byte) (changed bool, err error) {
 	if page == nil {
 		c.known.forget(gfn)
-		return w.Hole(gfn)
+		return false, w.Hole(gfn)
 	}
-	switch set, copied := c.known.tell(gfn, page); {
+	switch set, copied, compared := c.known.tell(gfn, page); {
 	case set == 0:
 		c.same++
-		return nil
+		return false, nil
 	case set.Len() <= stream.MaxLines:
-		return w.Lines(gfn, set, copied)
+		return true, w.Lines(gfn, set, copied)
+	default:
+		return compared, w.Page(gfn, page)
 	}
-	return w.Page(gfn, page)
 }
 
 // readAlways copies the pages that Xen and dom0 write without logging, those

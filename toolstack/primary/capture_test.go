@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 
 	"github.com/kemari-ft/kemari/toolstack/guestmem"
@@ -294,6 +295,24 @@ func (g *fakeGuest) unseen() (gfns []string) {
 		}
 	}
 	return gfns
+}
+
+// What is told of the listed pages, for the choice of the hot ones: a page that
+// changes each time is told from one that does not, and one that is sent always
+// costs nothing more.
+func TestListedPagesThatChange(t *testing.T) {
+	g := newFakeGuest(t)
+	g.sync()
+	for epoch := range 3 {
+		g.write(20)
+		g.dirty = append(g.dirty, 21, sharedInfoGFN)
+		g.sync()
+		known := epoch > 0
+		want := []listedPage{{sharedInfoGFN, true}, {20, known}, {21, false}}
+		if got := g.capture.listed; !slices.Equal(got, want) {
+			t.Errorf("epoch %d: got %v, want %v", g.epoch, got, want)
+		}
+	}
 }
 
 // TestCaptureDoesNotAllocatePerPage: what an epoch costs in allocations does not

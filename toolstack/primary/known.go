@@ -30,16 +30,17 @@ type known struct {
 const everyLine = ^stream.LineSet(0)
 
 // tell returns which lines of the page at gfn the secondary does not have, and what
-// it is to be told: a copy of the page, valid until the next call.
-func (k *known) tell(gfn abi.GFN, page []byte) (stream.LineSet, []byte) {
+// it is to be told: a copy of the page, valid until the next call. compared says
+// that the page was remembered.
+func (k *known) tell(gfn abi.GFN, page []byte) (set stream.LineSet, copied []byte, compared bool) {
 	if place, ok := k.places[gfn]; ok {
 		k.recent[place] = true
-		copied := k.page(place)
-		return update(copied, page), copied
+		copied = k.page(place)
+		return update(copied, page), copied, true
 	}
-	copied := k.page(k.place(gfn))
+	copied = k.page(k.place(gfn))
 	copy(copied, page)
-	return everyLine, copied
+	return everyLine, copied, false
 }
 
 func (k *known) page(place int) []byte { return k.pages[place*abi.PageSize:][:abi.PageSize] }

@@ -75,7 +75,7 @@ func TestMorePagesThanPlaces(t *testing.T) {
 			delete(told, gfn)
 		}
 		was, before := told[gfn]
-		set, copied := k.tell(gfn, page)
+		set, copied, _ := k.tell(gfn, page)
 		if !bytes.Equal(copied, page) && set != 0 {
 			t.Fatalf("gfn %#x: the copy is another page", uint64(gfn))
 		}
@@ -92,7 +92,7 @@ func TestMorePagesThanPlaces(t *testing.T) {
 		t.Errorf("%d pages in %d places", len(k.places), knownPages)
 	}
 	k.forgetAll()
-	if set, _ := k.tell(1, page); set != everyLine {
+	if set, _, _ := k.tell(1, page); set != everyLine {
 		t.Error("a page is remembered after all were forgotten")
 	}
 }

@@ -30,8 +30,9 @@ type Sync struct {
 	Pause   time.Duration `json:"pause_ns"` // all of it, as the guest saw it
 
 	Dirty  uint32 `json:"dirty"` // entries of Xen's list
+	Hot    uint32 `json:"hot"`   // pages that are listed whether dirtied or not
 	Always uint32 `json:"always"`
-	Same   uint32 `json:"same"`  // dirtied and not sent: the secondary has these contents
+	Same   uint32 `json:"same"`  // listed and not sent: the secondary has these contents
 	Pages  uint64 `json:"pages"` // sent with contents
 	Lines  uint64 `json:"lines"` // pages of which only the lines were sent that have changed
 	Zeros  uint64 `json:"zeros"`
@@ -80,7 +81,7 @@ func (m *meter) sent(c *Capture, r kemariop.SyncResult, sent stream.Sent, writin
 	if frozen > trigger {
 		m.now.Wake = time.Duration(frozen - trigger)
 	}
-	m.now.Dirty, m.now.Always, m.now.Same = r.DirtyNr, r.AlwaysNr, c.same
+	m.now.Dirty, m.now.Always, m.now.Same, m.now.Hot = r.DirtyNr, r.AlwaysNr, c.same, uint32(c.hot.Len())
 	m.now.Pages, m.now.Zeros, m.now.Holes, m.now.Octets = sent.Pages, sent.Zeros, sent.Holes, sent.Octets
 	m.now.Lines = sent.Lines
 }

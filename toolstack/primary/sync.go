@@ -141,6 +141,19 @@ func (s *Session) resetTimer() {
 	s.timer.Reset(s.cfg.Interval)
 }
 
+// nameHot spares the guest faults, if it can.
+func (s *Session) nameHot() error {
+	err := s.capture.NameHot()
+	if err == nil {
+		return nil
+	}
+	if lookErr := s.lookAtDomain(); lookErr != nil || s.dead {
+		return lookErr
+	}
+	s.log.Warn("the guest takes more page faults than it need", s.who("error", err)...)
+	return nil
+}
+
 // harvestNow is a sync that the machine asks for: after a restart of the
 // daemon, or to hand the guest over.
 func (s *Session) harvestNow() error {
@@ -213,5 +226,5 @@ func (s *Session) commit(epoch uint64) error {
 	s.measure.mark(&s.measure.now.Release)
 	s.status.synced(s.measure.end())
 	s.resetTimer()
-	return nil
+	return s.nameHot()
 }

@@ -33,6 +33,7 @@ const (
 	opSetState = 6
 	opResume   = 7
 	opStatus   = 8
+	opHot      = 9
 )
 
 // Role is what a domain is to Kemari.
@@ -93,6 +94,7 @@ const (
 // Limits and markers.
 const (
 	StateMax  = 1 << 20
+	HotMax    = 1024
 	MaxPorts  = 4096
 	magic     = 0x4952414d454b4e58
 	NoAddr    = ^uint64(0)
@@ -202,6 +204,14 @@ type stateArgs struct {
 	Buffer uint64
 	Size   uint32
 	_      uint32
+}
+
+// hotArgs is struct xen_kemari_hot.
+type hotArgs struct {
+	_    structs.HostLayout
+	GFNs uint64 `c:"gfns"`
+	Nr   uint32
+	_    uint32
 }
 
 // sharedHeader is struct xen_kemari_shared.

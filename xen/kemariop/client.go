@@ -165,6 +165,37 @@ func (c *Client) Deliver(port abi.Port) error {
 	return c.issue(opDeliver)
 }
 
+// Hot names pages of a primary that it dirties nearly always, in ascending order:
+// from the next harvest on these are not write protected, and stand on the list of
+// each harvest after it, whether dirtied or not. It replaces those named before.
+// Xen takes HotMax at most, and fewer than trigger a sync (E2BIG).
+func (c *Client) Hot(gfns []abi.GFN) error {
+	if len(gfns) == 0 {
+		return c.hot(hotArgs{})
+	}
+	if len(gfns) > HotMax {
+		return newError(opHot, c.dom, syscall.E2BIG)
+	}
+	buf, err := c.h.Alloc(len(gfns) * 8)
+	if err != nil {
+		return err
+	}
+	defer buf.Free()
+	words := privcmd.Slice[uint64](buf.Bytes(), len(gfns))
+	for i, gfn := range gfns {
+		words[i] = uint64(gfn)
+	}
+	return c.hot(hotArgs{GFNs: buf.Addr(), Nr: uint32(len(gfns))})
+}
+
+func (c *Client) hot(a hotArgs) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.prepare(opHot, 0)
+	*args[hotArgs](c) = a
+	return c.issue(opHot)
+}
+
 // SetState restores records (see State.Encode) into a secondary whose HVM
 // context has been set. Once only: a domain for which it failed has to be
 // destroyed.

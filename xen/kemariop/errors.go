@@ -37,6 +37,7 @@ func newError(op uint32, dom abi.DomID, errno syscall.Errno) *Error {
 var opNames = [...]string{
 	opEnable: "enable", opDisable: "disable", opTap: "tap", opSync: "sync", opRelease: "release",
 	opDeliver: "deliver", opSetState: "set_state", opResume: "resume", opStatus: "status",
+	opHot: "hot",
 }
 
 func (e *Error) Error() string {
@@ -110,6 +111,7 @@ var hints = map[hintKey]string{
 	{opSync, syscall.EAGAIN}:         "the guest is starting a processor and goes on running; try again",
 	{opRelease, syscall.EILSEQ}:      "the epoch is not that of the last sync",
 	{opRelease, syscall.EINVAL}:      "the domain is not in a state to be released that way",
+	{opHot, syscall.E2BIG}:           "more pages than Xen takes, or as many as would trigger a sync",
 	{opSetState, syscall.EINVAL}:     "a record is malformed; the domain has to be destroyed",
 	{opSetState, syscall.EOPNOTSUPP}: "a record is unknown; the domain has to be destroyed",
 	{opSetState, syscall.EEXIST}:     "a port is in use for something else; the domain has to be destroyed",
