@@ -11,10 +11,22 @@ endif
 export PATH := $(dir $(GO)):$(PATH)
 SCENARIO = $(GO) test -tags lab -count=1 -v -timeout 80m ./tests/scenario
 
-.PHONY: all test unit fuzz broken hvpatch hvpatch-test exerciser restore-one handover soak demo bench failover
+.PHONY: all install test unit fuzz broken hvpatch hvpatch-test exerciser restore-one handover soak demo bench failover
 
 all:
 	CGO_ENABLED=0 $(GO) build ./...
+
+# Onto this host, or into DESTDIR; see docs/INSTALL.md.
+install:
+	install -d $(DESTDIR)/usr/sbin $(DESTDIR)/usr/share/man/man1 $(DESTDIR)/usr/share/man/man5 $(DESTDIR)/usr/share/man/man8
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(DESTDIR)/usr/sbin/ ./tools/kemari ./tools/kemarid
+	install -D -m 755 tools/kemarid/block-kemari $(DESTDIR)/etc/xen/scripts/block-kemari
+	install -D -m 644 -t $(DESTDIR)/usr/share/doc/kemari/examples docs/examples/*.c*
+	install -m 755 -t $(DESTDIR)/usr/share/doc/kemari/examples docs/examples/fence-ipmi
+	for page in kemari.1 kemari.conf.5 kemarid.8; do \
+		pod2man --section=$${page##*.} --center=Kemari --release=kemari --name=$$(echo $${page%.*} | tr a-z A-Z) \
+			docs/man/$$page.pod $(DESTDIR)/usr/share/man/man$${page##*.}/$$page || exit 1; \
+	done
 
 # What the README calls the test command.
 test:

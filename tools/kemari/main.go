@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/kemari-ft/kemari/toolstack/config"
 	"github.com/kemari-ft/kemari/toolstack/control"
 	"github.com/spf13/cobra"
 )
@@ -93,7 +94,12 @@ func checkCmd() *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			r := control.Request{Op: control.OpCheck}
 			var errs []error
-			if len(args) == 1 {
+			if len(args) == 0 {
+				// kemarid may have been started with another one.
+				if _, err := config.LoadHost(config.File); err != nil {
+					errs = append(errs, err)
+				}
+			} else {
 				g, err := loadGuest(args[0])
 				if err != nil {
 					errs = append(errs, err)

@@ -26,7 +26,7 @@ func TestExamples(t *testing.T) {
 	want.Peer = URI{"tcp", "192.0.2.2:7460"}
 	want.Listen = URI{"tcp", "192.0.2.1:7460"}
 	want.HeartbeatSecond = "198.51.100.2:7461"
-	want.Fence = strings.Fields("/usr/sbin/ipmitool -I lanplus -H 203.0.113.2 -U kemari -f /etc/xen/kemari/ipmi.pw chassis power off")
+	want.Fence = strings.Fields("/etc/xen/scripts/fence-ipmi 203.0.113.2 kemari /etc/xen/kemari/ipmi.pw")
 	if diff := cmp.Diff(want, h); diff != "" {
 		t.Errorf("kemari.conf differs from the defaults (-want +got):\n%s", diff)
 	}
@@ -132,6 +132,10 @@ g.cfg:5: ft needs type = "pvh"
 g.cfg:7: maxmem contradicts ft (line 1): a ballooned guest cannot be protected; make it equal to memory (line 6)
 g.cfg:9: max_grant_version contradicts ft (line 1); allowed: 1
 g.cfg:8: disk contradicts ft (line 1): "a.qcow2,qcow2,xvdb,w": only the format raw can be protected`},
+		{"what xl refuses, too", "ft='kemari'\nft_peer='kemari:unix:/a'\ntype='pvh'\nhap=0\nnomigrate=1\npassthrough='disabled'\nmax_event_channels=4096",
+			`g.cfg:5: nomigrate contradicts ft (line 1): it goes to another host
+g.cfg:4: hap=0 contradicts ft (line 1): hardware assisted paging is needed
+g.cfg:7: max_event_channels contradicts ft (line 1): at most 4095 are possible`},
 		{"ft_ without ft", "ft_peer='kemari:unix:/a'\nft_x=1",
 			"g.cfg:2: unknown key \"ft_x\"; allowed: ft, ft_interval_ms, ft_peer\ng.cfg:1: ft_peer without ft = \"kemari\" has no effect; add it or remove this line"},
 	} {

@@ -5,6 +5,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -81,6 +82,8 @@ var refused = map[string]string{
 	"channel":           "this class of device is not protected",
 	"usbctrl":           "this class of device is not protected",
 	"usbdev":            "this class of device is not protected",
+	"nomigrate":         "it goes to another host",
+	"passthrough":       "devices of the host cannot be given to it",
 	"nestedhvm":         "nested virtualisation is not protected",
 	"altp2m":            "alternate memory views are not protected",
 	"vpmu":              "performance counters are not protected",
@@ -91,6 +94,10 @@ var refused = map[string]string{
 	"driver_domain":     "a driver domain cannot be protected",
 	"vmtrace_buf_kb":    "processor tracing is not protected",
 }
+
+// maxEventChannels is the highest port that a protected guest can have, see
+// XEN_KEMARI_MAX_PORTS.
+const maxEventChannels = 4095
 
 func unprotectable(f *xlcfg.File, ftLine int) (errs []error) {
 	for _, s := range f.Settings {
@@ -109,6 +116,14 @@ func unprotectable(f *xlcfg.File, ftLine int) (errs []error) {
 	memory, _ := f.Get("memory")
 	if maxmem, ok := f.Get("maxmem"); ok && maxmem.Value.Text != memory.Value.Text {
 		errs = append(errs, f.Errorf(maxmem.Line, "maxmem contradicts ft (line %d): a ballooned guest cannot be protected; make it equal to memory (line %d)", ftLine, memory.Line))
+	}
+	if s, ok := f.Get("hap"); ok && s.Value.Text == "0" {
+		errs = append(errs, f.Errorf(s.Line, "hap=0 contradicts ft (line %d): hardware assisted paging is needed", ftLine))
+	}
+	if s, ok := f.Get("max_event_channels"); ok {
+		if n, err := strconv.Atoi(s.Value.Text); err == nil && n > maxEventChannels {
+			errs = append(errs, f.Errorf(s.Line, "max_event_channels contradicts ft (line %d): at most %d are possible", ftLine, maxEventChannels))
+		}
 	}
 	if s, ok := f.Get("max_grant_version"); ok && s.Value.Text != "1" {
 		errs = append(errs, f.Errorf(s.Line, "max_grant_version contradicts ft (line %d); allowed: 1", ftLine))

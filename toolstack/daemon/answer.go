@@ -37,6 +37,9 @@ func (d *Daemon) Answer(ctx context.Context, r *control.Request, progress func(s
 			peer = d.host.Config.Peer.String()
 		}
 		reply.Reasons = d.check(ctx, peer, nil)
+		for _, text := range cautions(d.host.Config) {
+			progress(text)
+		}
 	case control.OpPrepare:
 		var id uuid.UUID
 		if id, err = uuid.Parse(r.UUID); err == nil {
@@ -66,12 +69,32 @@ func (d *Daemon) lookUp(guest string) (*guarded, *secondary.Receiver, uuid.UUID,
 	}
 	_, _, id, err := d.host.Resolve(guest)
 	if err != nil {
+		// One that is to be protected when it comes back, and is not there.
+		if absent, known := d.recorded(guest); known {
+			return nil, nil, absent, nil
+		}
 		return nil, nil, id, err
 	}
 	return d.primaries[id], d.secondaries[id], id, nil
 }
 
-// unprotect ends a protection, and waits until the guest is an ordinary one.
+// recorded finds a guest of which only the records know, by name or UUID.
+func (d *Daemon) recorded(guest string) (uuid.UUID, bool) {
+	guests, err := d.host.Records.Guests()
+	if err != nil {
+		return uuid.Nil, false
+	}
+	for _, id := range guests {
+		policy, err := d.host.Records.Policy(id)
+		if id.String() == guest || err == nil && policy != nil && policy.Name == guest {
+			return id, true
+		}
+	}
+	return uuid.Nil, false
+}
+
+// unprotect ends a protection, and waits until the guest is an ordinary one. One
+// that is not protected now is not protected either when it reboots.
 func (d *Daemon) unprotect(ctx context.Context, guest string, peerIsOff bool, progress func(string)) error {
 	g, r, id, err := d.lookUp(guest)
 	switch {
@@ -80,11 +103,18 @@ func (d *Daemon) unprotect(ctx context.Context, guest string, peerIsOff bool, pr
 	case g == nil && r != nil:
 		return fmt.Errorf("this host holds the copy of %s; unprotect it on the host where it runs", guest)
 	}
+	policy, err := d.host.Records.Policy(id)
+	if err != nil {
+		return err
+	}
 	if err := d.host.Records.RemovePolicy(id); err != nil {
 		return err
 	}
 	if g == nil {
-		return fmt.Errorf("%s is not protected", guest)
+		if policy == nil {
+			return fmt.Errorf("%s is not protected", guest)
+		}
+		return nil
 	}
 	g.session.Send(replica.Unprotect{})
 	if peerIsOff {
@@ -250,6 +280,8 @@ func (d *Daemon) describe(id uuid.UUID, syncs bool) (control.Guest, error) {
 		}
 	case rec.Role == lease.Secondary && rec.Phase == lease.Protecting:
 		out.State = "lost" // with the daemon that held it
+	case rec.Role == lease.Primary && rec.Phase == lease.Protecting && dom == 0:
+		out.Text = "this host went down while it protected the guest: look on the peer"
 	case rec.Phase == lease.Running && dom == 0:
 		out.State = string(lease.Ended)
 	}

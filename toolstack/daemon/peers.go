@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/kemari-ft/kemari/toolstack/config"
 	"github.com/kemari-ft/kemari/toolstack/host"
 	"github.com/kemari-ft/kemari/toolstack/lease"
 	"github.com/kemari-ft/kemari/toolstack/link"
@@ -142,8 +143,12 @@ func (d *Daemon) receiver(guest uuid.UUID) (*secondary.Receiver, []string, error
 	return r, nil, nil
 }
 
-// activated notes that a guest runs here now.
+// activated notes that a guest runs here now. It is protected again when an operator
+// says so, whatever held when it was here before.
 func (d *Daemon) activated(a secondary.Activation) {
+	if err := d.host.Records.RemovePolicy(a.Guest); err != nil {
+		d.host.Log.Error("the guest would be protected when it reboots", "uuid", a.Guest, "error", err)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.activations[a.Guest] = a
@@ -153,9 +158,6 @@ func (d *Daemon) activated(a secondary.Activation) {
 // one guest, if about is its HELLO.
 func (d *Daemon) check(ctx context.Context, peer string, about *stream.Hello) []string {
 	reasons := d.unfit()
-	if len(d.host.Config.Fence) == 0 {
-		d.host.Log.Debug("no fence_command: nothing is taken over without the operator")
-	}
 	if err := d.mayPeer(peer); err != nil {
 		return append(reasons, err.Error())
 	}
@@ -172,6 +174,21 @@ func (d *Daemon) check(ctx context.Context, peer string, about *stream.Hello) []
 		theirs = []string{err.Error()}
 	}
 	return append(reasons, theirs...)
+}
+
+// cautions are what keeps no guest from being protected, and may keep it from being
+// taken over.
+func cautions(c *config.Host) (texts []string) {
+	if len(c.Fence) == 0 {
+		texts = append(texts, "warning: no fence_command in kemari.conf: nothing is taken over before an operator says that the peer is off")
+	}
+	if c.Listen.Transport == "" {
+		texts = append(texts, "warning: no listen in kemari.conf: this host takes no guests")
+	}
+	if c.HeartbeatSecond == "" {
+		texts = append(texts, "warning: no heartbeat_second in kemari.conf: each fault of the replication link, and each restart of the peer's kemarid, looks like the death of the peer, which is then fenced")
+	}
+	return texts
 }
 
 // askPeer says HELLO, and hangs up on the answer: what the peer has against it.

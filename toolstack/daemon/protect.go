@@ -131,7 +131,18 @@ func (d *Daemon) protect(ctx context.Context, guest, peer string, interval time.
 	if err != nil {
 		return err
 	}
-	if err := d.awaitCopy(ctx, g, progress); err != nil {
+	err = d.awaitCopy(ctx, g, progress)
+	if ctx.Err() != nil {
+		// Whoever asked is gone, the copy goes on.
+		go func() {
+			if d.awaitCopy(context.Background(), g, func(string) {}) == nil {
+				if err := d.host.Records.SetPolicy(id, policy); err != nil {
+					d.host.Log.Error("the guest will not be protected again when it reboots", "guest", name, "error", err)
+				}
+			}
+		}()
+	}
+	if err != nil {
 		return fmt.Errorf("%s is not protected: %w", name, err)
 	}
 	return d.host.Records.SetPolicy(id, policy)

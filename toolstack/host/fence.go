@@ -17,7 +17,9 @@ const fenceTime = 2 * time.Minute
 
 // ErrNoFence: without a fence command only the operator can say that the peer
 // is off.
-var ErrNoFence = errors.New("no fence_command in kemari.conf; when the peer is off for certain, say so by kemari failover --peer-is-off (or, on the host that runs the guest, kemari unprotect --peer-is-off)")
+var ErrNoFence = errors.New("no fence_command in kemari.conf; " + byHand)
+
+const byHand = "when the peer is off for certain, say so by kemari failover --peer-is-off (or, on the host that runs the guest, kemari unprotect --peer-is-off)"
 
 // Fence powers the peer off. It returns nil only if that is certain.
 func (h *Host) Fence(ctx context.Context, why string) error {
@@ -34,7 +36,9 @@ func (h *Host) Fence(ctx context.Context, why string) error {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return fmt.Errorf("fence command %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+		err = fmt.Errorf("fence command %s: %w: %s; %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)), byHand)
+		h.Log.Error("the peer is not fenced", "error", err)
+		return err
 	}
 	h.Log.Warn("the peer is fenced", "took", time.Since(start))
 	return nil

@@ -76,6 +76,8 @@ func (p *Primary) judged(v lease.Verdict) []Action {
 		return []Action{Report{"the secondary's host answers, its daemon does not: waiting for its restart"}}
 	case v == lease.Degraded:
 		return []Action{Report{"the second heartbeat path is silent"}}
+	case v == lease.Alive:
+		return []Action{Report{"the peer answers again"}}
 	}
 	return nil
 }

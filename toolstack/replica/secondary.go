@@ -149,7 +149,7 @@ func (s *Secondary) hello(ev PeerHello) []Action {
 	case s.chosen:
 		return refuse("guest %s is being activated here", s.guest)
 	case g < s.rec.Generation:
-		return refuse("generation %d of guest %s is older than generation %d, which is known here", g, s.guest, s.rec.Generation)
+		return refuse("generation %d of guest %s is older than generation %d, which is known here; see AFTER A FAILOVER in kemari(1)", g, s.guest, s.rec.Generation)
 	case g > s.rec.Generation && s.img.Whole:
 		return refuse("generation %d of guest %s has not been discarded", s.img.Generation, s.guest)
 	}
@@ -238,6 +238,8 @@ func (s *Secondary) judged(v lease.Verdict) []Action {
 		return []Action{Report{"the primary's host answers, its daemon does not: waiting for its restart"}}
 	case lease.Degraded:
 		return []Action{Report{"the second heartbeat path is silent"}}
+	case lease.Alive:
+		return []Action{Report{"the peer answers again"}}
 	case lease.Dead, lease.Hung:
 	default:
 		return nil
