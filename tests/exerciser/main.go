@@ -31,7 +31,7 @@ func main() {
 	pattern := flag.String("run", "", "only the cases whose names match")
 	var p share
 	flag.TextVar(&p, "part", share{1, 1}, "only every Nth case, from the Ith on: N hosts share the work")
-	flag.StringVar(&kernel, "kernel", "/opt/kemari/guest/vmlinuz", "the guests' kernel")
+	flag.StringVar(&kernel, "kernel", "/opt/kemari/guest/vmlinux", "the guests' kernel")
 	flag.StringVar(&ramdisk, "ramdisk", "/opt/kemari/guest/initrd.img", "the guests' initial RAM file system")
 	flag.Parse()
 	ok, err := run(*pattern, p)

@@ -245,7 +245,13 @@ func noUnseenWriteBooting(vcpus int) func(t *try) {
 		g := t.guest(guestSpec{vcpus: vcpus})
 		s := t.soak(g)
 		t.must(t.ctl.Unpause(g.dom))
-		s.run(bootTime/5, time.Second)
+		for end := time.Now().Add(bootTime); !g.booted(); s.run(time.Second, time.Second) {
+			if time.Now().After(end) {
+				t.fail("after %v: got no word of the guest's init, want the guest booted", bootTime)
+				return
+			}
+		}
+		s.run(5*time.Second, time.Second)
 		s.report("boot")
 	}
 }

@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/kemari-ft/kemari/tools/lab/ether"
+	"github.com/kemari-ft/kemari/tools/lab/lab"
 	"github.com/kemari-ft/kemari/toolstack/control"
 )
 
@@ -71,15 +74,18 @@ func (p *Pair) compare(ctx context.Context, g *Guest) (pages, always int, err er
 	if err != nil {
 		return 0, 0, err
 	}
-	a, err := p.A().Run(ctx, "pagesum", da)
-	if err != nil {
+	var sums [2]string
+	both, ctx := errgroup.WithContext(ctx)
+	for i, h := range []*lab.Host{p.A(), p.B()} {
+		both.Go(func() (err error) {
+			sums[i], err = h.Run(ctx, "pagesum", da) // the shell has the same domid
+			return err
+		})
+	}
+	if err := both.Wait(); err != nil {
 		return 0, 0, err
 	}
-	b, err := p.B().Run(ctx, "pagesum", da) // the shell has the same domid
-	if err != nil {
-		return 0, 0, err
-	}
-	return comparePages(a, b)
+	return comparePages(sums[0], sums[1])
 }
 
 // comparePages compares the output of pagesum for a guest and its shell.

@@ -41,7 +41,7 @@ name = "%s"
 memory = %d
 vcpus = %d
 max_grant_version = 1
-kernel = "/opt/kemari/guest/vmlinuz"
+kernel = "/opt/kemari/guest/vmlinux"
 ramdisk = "/opt/kemari/guest/demo.img"
 extra = "console=hvc0 quiet %s"
 on_crash = "preserve"

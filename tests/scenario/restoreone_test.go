@@ -21,7 +21,7 @@ type = "pvh"
 memory = 96
 vcpus = %d
 max_grant_version = 1
-kernel = "/opt/kemari/guest/vmlinuz"
+kernel = "/opt/kemari/guest/vmlinux"
 ramdisk = "/opt/kemari/guest/demo.img"
 extra = "console=hvc0 quiet guest.tick_ms=1000"
 on_crash = "preserve"
@@ -42,27 +42,26 @@ func TestRestoreOne(t *testing.T) {
 	for i, tsc := range []string{"always_emulate", "native"} {
 		files[fmt.Sprintf("guest/vcpus%d.cfg", i+1)] = writeFile(t, "cfg", fmt.Sprintf(restoreCfg, i+1, tsc))
 	}
-	l, first := start(ctx, t, lab.Config{Tools: []string{module + "tests/restoreone"}, Files: files}, "a")
-	more, err := l.Boot("b") // later, so that its uptime is lower
-	if err != nil {
-		t.Fatal(err)
-	}
-	hosts := append(first, more...)
-
+	l, hosts := start(ctx, t, lab.Config{Tools: []string{module + "tests/restoreone"}, Files: files}, "a")
 	var wg sync.WaitGroup
-	reports := make([]string, len(hosts))
-	errs := make([]error, len(hosts))
-	for i, h := range hosts {
-		n := rounds / 2
-		if i == 0 {
-			n = rounds - n
-		}
-		boot := (n + 9) / 10
+	var reports [2]string
+	var errs [2]error
+	begin := func(i, n int) {
+		h, boot := hosts[i], (n+9)/10
 		wg.Go(func() {
 			reports[i], errs[i] = loop(ctx, t, h, i+1, n-boot, boot, i)
 		})
 	}
+	begin(0, rounds-rounds/2)
+	more, err := l.Boot("b") // later, so that its uptime is lower
+	if err == nil {
+		hosts = append(hosts, more...)
+		begin(1, rounds/2)
+	}
 	wg.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
 	restored := 0
 	for i := range hosts {
 		if errs[i] != nil {
@@ -77,9 +76,19 @@ func TestRestoreOne(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	for i := range hosts {
-		if err := across(ctx, t, i+1, hosts[i], hosts[1-i]); err != nil {
-			t.Errorf("from %s to %s: %v", hosts[i].Name, hosts[1-i].Name, err)
+	// Both are saved before one is restored: they may have the same domid.
+	dir := t.TempDir()
+	for _, phase := range []func(context.Context, *testing.T, int, *lab.Host, *lab.Host, string) error{saveAcross, restoreAcross} {
+		for i := range hosts {
+			wg.Go(func() {
+				errs[i] = phase(ctx, t, i+1, hosts[i], hosts[1-i], fmt.Sprintf("%s/%d.stream", dir, i))
+			})
+		}
+		wg.Wait()
+		for i, err := range errs {
+			if err != nil {
+				t.Fatalf("from %s to %s: %v", hosts[i].Name, hosts[1-i].Name, err)
+			}
 		}
 	}
 }
@@ -100,8 +109,8 @@ func loop(ctx context.Context, t *testing.T, h *lab.Host, vcpus, rounds, boot, s
 	return out.all.String(), err
 }
 
-// across saves a guest on one host and lets it go on on another.
-func across(ctx context.Context, t *testing.T, vcpus int, from, to *lab.Host) error {
+// saveAcross saves a guest on one host, to let it go on on another.
+func saveAcross(ctx context.Context, t *testing.T, vcpus int, from, _ *lab.Host, local string) error {
 	script := fmt.Sprintf("set -e\nxl create /opt/kemari/guest/vcpus%d.cfg >/dev/null", vcpus) + `
 n=0
 until grep -q "^tick 2 " /var/log/xen/guest-restoreone.log; do
@@ -118,20 +127,20 @@ echo domid $D`
 		return err
 	}
 	t.Logf("host %s: %s", from.Name, out)
-	local := t.TempDir() + "/across.stream"
 	if err := from.Pull(ctx, "/run/across.stream", local); err != nil {
 		return err
 	}
 	// /run is memory, and no more of it than these files need.
-	for _, h := range []*lab.Host{from, to} {
-		if _, err := h.Shell(ctx, "rm -f /run/*.stream"); err != nil {
-			return err
-		}
-	}
+	_, err = from.Shell(ctx, "rm -f /run/*.stream")
+	return err
+}
+
+// restoreAcross lets it go on there.
+func restoreAcross(ctx context.Context, t *testing.T, _ int, _, to *lab.Host, local string) error {
 	if err := to.Push(ctx, local, "/run/across.stream"); err != nil {
 		return err
 	}
-	out, err = to.Shell(ctx, `set -e
+	out, err := to.Shell(ctx, `set -e
 rm -f /var/log/xen/guest-restoreone--kemari.log
 uptime=$(cut -d' ' -f1 /proc/uptime)
 restoreone restore /run/across.stream

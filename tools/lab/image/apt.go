@@ -22,7 +22,7 @@ const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 // installed by name through apt when they are missing.
 var (
 	hostDisk  = []string{"e2fsprogs"}
-	hostRoot  = []string{"mmdebstrap", "debian-archive-keyring", "e2fsprogs", "kmod", "xz-utils"}
+	hostRoot  = []string{"mmdebstrap", "debian-archive-keyring", "e2fsprogs", "kmod", "xz-utils", "zstd"}
 	hostXen   = []string{"gcc", "make", "flex", "bison", "bc", "python3", "xz-utils", "patch"}
 	hostTools = []string{"libyajl-dev", "uuid-dev", "libncurses-dev", "libnl-3-dev", "libnl-route-3-dev",
 		"zlib1g-dev", "libssl-dev", "libbz2-dev", "liblzma-dev", "libzstd-dev", "python3-dev",

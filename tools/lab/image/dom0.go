@@ -22,7 +22,7 @@ var initramfsInit []byte
 
 // Dom0 is what a host boots beside the hypervisor.
 type Dom0 struct {
-	Kernel string // vmlinuz
+	Kernel string // vmlinux
 	Initrd string
 	Disk   string // raw ext4 image of the root file system; must not be written to
 }
@@ -33,7 +33,7 @@ func (b *Builder) Dom0(ctx context.Context) (Dom0, error) {
 	if err != nil {
 		return Dom0{}, err
 	}
-	key := cache.NewKey().Add("dom0 v1", Suite).Add(dom0Packages...).Add(string(initramfsInit), filepath.Base(overlay))
+	key := cache.NewKey().Add("dom0 v2", Suite).Add(dom0Packages...).Add(string(initramfsInit), filepath.Base(overlay))
 	dir, err := b.store.Get(ctx, "dom0", key, func(ctx context.Context, out string) error {
 		return b.makeDom0(ctx, out, overlay)
 	})
@@ -41,7 +41,7 @@ func (b *Builder) Dom0(ctx context.Context) (Dom0, error) {
 		return Dom0{}, err
 	}
 	return Dom0{
-		Kernel: filepath.Join(dir, "vmlinuz"),
+		Kernel: filepath.Join(dir, "vmlinux"),
 		Initrd: filepath.Join(dir, "initrd.img"),
 		Disk:   filepath.Join(dir, "root.img"),
 	}, nil
@@ -60,7 +60,7 @@ func (b *Builder) makeDom0(ctx context.Context, out, overlay string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(filepath.Join(root, "boot/vmlinuz-"+release), filepath.Join(out, "vmlinuz")); err != nil {
+	if err := unpackKernel(ctx, filepath.Join(root, "boot/vmlinuz-"+release), filepath.Join(out, "vmlinux")); err != nil {
 		return err
 	}
 	mods, err := modules(ctx, root, release, "virtio_blk", "crc32c_generic", "ext4")

@@ -24,14 +24,14 @@ const guestPackage = "linux-image-cloud-amd64"
 
 // A GuestKernel is what a guest boots, except for its initramfs.
 type GuestKernel struct {
-	Image   string // vmlinuz
+	Image   string // vmlinux
 	Release string // as uname -r prints it
 	Root    string // holds usr/lib/modules/Release, and usr/bin/busybox (static)
 }
 
 // GuestKernel fetches the guests' kernel.
 func (b *Builder) GuestKernel(ctx context.Context) (GuestKernel, error) {
-	key := cache.NewKey().Add("guest kernel v1", Suite, guestPackage)
+	key := cache.NewKey().Add("guest kernel v2", Suite, guestPackage)
 	dir, err := b.store.Get(ctx, "guest-kernel", key, b.fetchGuestKernel)
 	if err != nil {
 		return GuestKernel{}, err
@@ -40,7 +40,7 @@ func (b *Builder) GuestKernel(ctx context.Context) (GuestKernel, error) {
 	if err != nil {
 		return GuestKernel{}, err
 	}
-	return GuestKernel{Image: filepath.Join(dir, "boot/vmlinuz-"+release), Release: release, Root: dir}, nil
+	return GuestKernel{Image: filepath.Join(dir, "boot/vmlinux-"+release), Release: release, Root: dir}, nil
 }
 
 var kernelDepends = regexp.MustCompile(`(?m)^Depends: .*\b(linux-image-[^ ,]+)`)
@@ -83,6 +83,10 @@ func (b *Builder) fetchGuestKernel(ctx context.Context, out string) error {
 	if err != nil {
 		return err
 	}
+	boot := filepath.Join(out, "boot")
+	if err := unpackKernel(ctx, filepath.Join(boot, "vmlinuz-"+release), filepath.Join(boot, "vmlinux-"+release)); err != nil {
+		return err
+	}
 	// modprobe -d looks below lib, the package ships usr/lib.
 	if err := os.Symlink("usr/lib", filepath.Join(out, "lib")); err != nil && !os.IsExist(err) {
 		return err
@@ -120,5 +124,5 @@ func (b *Builder) guestFiles(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]string{"guest/vmlinuz": k.Image, "guest/tick.img": tick}, nil
+	return map[string]string{"guest/vmlinux": k.Image, "guest/tick.img": tick}, nil
 }
