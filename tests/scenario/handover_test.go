@@ -13,13 +13,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kemari-ft/kemari/tests/check"
 	"github.com/kemari-ft/kemari/tests/pair"
 	"github.com/kemari-ft/kemari/tools/lab/lab"
+	"github.com/kemari-ft/kemari/toolstack/control"
 )
 
 // TestHandOver lets a guest with a disk go on on the other host by the operator's
-// wish, while both are well, and then does there what one does with any guest. Before
-// that another one is rebooted and destroyed under protection.
+// wish, while both are well, protects it there, and gives it back; and then does what
+// one does with any guest. Before that another one is rebooted and destroyed under
+// protection.
 func TestHandOver(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
@@ -66,13 +69,14 @@ func TestHandOver(t *testing.T) {
 	if err := p.Console(ctx, g); err != nil {
 		t.Error(err)
 	}
-	if err := p.Reboot(ctx, p.B(), g); err != nil {
+	giveBack(ctx, t, p, g)
+	if err := p.Reboot(ctx, p.A(), g); err != nil {
 		t.Fatalf("xl reboot: %v", err)
 	}
-	if _, err := p.B().Run(ctx, "xl", "destroy", g.Name); err != nil {
+	if _, err := p.A().Run(ctx, "xl", "destroy", g.Name); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := p.B().Run(ctx, "xl", "list"); err != nil || strings.Contains(out, g.Name) {
+	if out, err := p.A().Run(ctx, "xl", "list"); err != nil || strings.Contains(out, g.Name) {
 		t.Errorf("after xl destroy: %v\n%s", err, out)
 	}
 	for _, b := range others {
@@ -110,6 +114,47 @@ func rebootProtected(ctx context.Context, t *testing.T, p *pair.Pair) {
 		if out, err := h.Shell(ctx, "for i in $(seq 60); do xl list | grep -q "+g.Name+" || exit 0; sleep 1; done; xl list; exit 1"); err != nil {
 			t.Errorf("host %s after xl destroy: %v\n%s", h.Name, err, out)
 		}
+	}
+}
+
+// giveBack protects on b a guest that was handed over to it, lets it go on on a
+// again, and protects it there: what is to be done after each failover.
+func giveBack(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) {
+	t.Helper()
+	if out, err := p.B().Run(ctx, "kemari", "protect", g.Name); err != nil {
+		t.Fatalf("%v\n%s\nkemarid on host b:\n%s", err, out, pair.DaemonOutput(p.B()))
+	}
+	before, err := g.Status(ctx, p.B())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := p.B().Run(ctx, "kemari", "failover", g.Name); err != nil {
+		t.Fatalf("%v\n%s\nkemarid on host b:\n%s", err, out, pair.DaemonOutput(p.B()))
+	}
+	after, err := g.Status(ctx, p.A())
+	if err != nil {
+		t.Fatalf("%v\nkemarid on host a:\n%s", err, pair.DaemonOutput(p.A()))
+	}
+	if err := check.Continuity(before, after, pair.MaxJump); err != nil {
+		t.Errorf("the guest that was given back is not the same any more: %v", err)
+	}
+	disk, err := check.Disk(p.Lab.LUN("lun0"), after)
+	if err == nil {
+		err = disk.Err()
+	}
+	if err != nil {
+		t.Errorf("the disk of the guest that was given back: %v", err)
+	}
+	// Where it ran a copy lies again, and says so.
+	if out, err := p.A().Run(ctx, "kemari", "protect", g.Name); err != nil {
+		t.Fatalf("%v\n%s\nkemarid on host a:\n%s", err, out, pair.DaemonOutput(p.A()))
+	}
+	copied, err := p.State(ctx, p.B(), g.Name)
+	if err != nil || copied.Role != control.RoleSecondary || copied.State != "protecting" || copied.Activation != nil {
+		t.Errorf("of the copy host b says %+v, %v", copied, err)
+	}
+	if out, err := p.A().Run(ctx, "kemari", "unprotect", g.Name); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/kemari-ft/kemari/toolstack/control"
+	"github.com/kemari-ft/kemari/toolstack/host"
 	"github.com/kemari-ft/kemari/toolstack/lease"
 	"github.com/kemari-ft/kemari/toolstack/primary"
 	"github.com/kemari-ft/kemari/toolstack/replica"
@@ -69,28 +70,39 @@ func (d *Daemon) lookUp(guest string) (*guarded, *secondary.Receiver, uuid.UUID,
 	}
 	_, _, id, err := d.host.Resolve(guest)
 	if err != nil {
-		// One that is to be protected when it comes back, and is not there.
-		if absent, known := d.recorded(guest); known {
-			return nil, nil, absent, nil
+		// One that is to be protected when it reboots, and is not there.
+		id, known := d.recorded(guest)
+		if known != nil {
+			return nil, nil, id, errors.Join(err, known)
 		}
-		return nil, nil, id, err
+		return nil, nil, id, nil
 	}
 	return d.primaries[id], d.secondaries[id], id, nil
 }
 
 // recorded finds a guest of which only the records know, by name or UUID.
-func (d *Daemon) recorded(guest string) (uuid.UUID, bool) {
+func (d *Daemon) recorded(guest string) (uuid.UUID, error) {
 	guests, err := d.host.Records.Guests()
 	if err != nil {
-		return uuid.Nil, false
+		return uuid.Nil, err
 	}
+	var found []uuid.UUID
 	for _, id := range guests {
 		policy, err := d.host.Records.Policy(id)
-		if id.String() == guest || err == nil && policy != nil && policy.Name == guest {
-			return id, true
+		if err != nil {
+			return uuid.Nil, err
+		}
+		if id.String() == guest || policy != nil && policy.Name == guest {
+			found = append(found, id)
 		}
 	}
-	return uuid.Nil, false
+	switch len(found) {
+	case 0:
+		return uuid.Nil, fmt.Errorf("kemarid knows of no guest %s", guest)
+	case 1:
+		return found[0], nil
+	}
+	return uuid.Nil, fmt.Errorf("kemarid knows of several guests %s; name one by its UUID: %v", guest, found)
 }
 
 // unprotect ends a protection, and waits until the guest is an ordinary one. One
@@ -103,11 +115,8 @@ func (d *Daemon) unprotect(ctx context.Context, guest string, peerIsOff bool, pr
 	case g == nil && r != nil:
 		return fmt.Errorf("this host holds the copy of %s; unprotect it on the host where it runs", guest)
 	}
-	policy, err := d.host.Records.Policy(id)
+	policy, err := d.forget(id, g)
 	if err != nil {
-		return err
-	}
-	if err := d.host.Records.RemovePolicy(id); err != nil {
 		return err
 	}
 	if g == nil {
@@ -121,6 +130,20 @@ func (d *Daemon) unprotect(ctx context.Context, guest string, peerIsOff bool, pr
 		g.session.Send(replica.PeerIsOff{})
 	}
 	return d.await(ctx, g.session, nil, progress)
+}
+
+// forget keeps a guest from being protected again, and returns how it would have been.
+func (d *Daemon) forget(id uuid.UUID, g *guarded) (*host.Policy, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if g != nil {
+		g.unwanted = true
+	}
+	policy, err := d.host.Records.Policy(id)
+	if err != nil {
+		return nil, err
+	}
+	return policy, d.host.Records.RemovePolicy(id)
 }
 
 // await waits for the end of a session, or for the reason why there will be none.
@@ -266,7 +289,7 @@ func (d *Daemon) describe(id uuid.UUID, syncs bool) (control.Guest, error) {
 		out.State, out.Generation, out.Epoch = string(st.Record.Phase), st.Record.Generation, st.Epoch
 		out.Waiting, out.Text, out.Copied, out.Total = st.Waiting, st.Text, st.Copied, st.Total
 		out.Syncs, out.Reads, out.PutOff, out.Busy, out.Last = st.Syncs, st.Reads, st.PutOff, st.Busy, st.Last
-	case r != nil && !activated:
+	case r != nil:
 		st := r.Status()
 		if st.Name != "" {
 			out.Name = st.Name

@@ -46,6 +46,8 @@ type Daemon struct {
 type guarded struct {
 	session *primary.Session
 	policy  host.Policy
+	// unwanted: an operator has ended the protection. Protected by Daemon.mu.
+	unwanted bool
 }
 
 // New makes a daemon of a host.

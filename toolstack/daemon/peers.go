@@ -128,6 +128,7 @@ func (d *Daemon) receiver(guest uuid.UUID) (*secondary.Receiver, []string, error
 	if rec.Phase == lease.Running {
 		rec.Phase = lease.Ended // the domain it ran in is no more
 	}
+	delete(d.activations, guest)
 	r := secondary.New(secondary.Config{Host: d.host, Guest: guest, Record: rec, Disks: d.disks, Activated: d.activated})
 	d.secondaries[guest] = r
 	go func() {
@@ -152,6 +153,7 @@ func (d *Daemon) activated(a secondary.Activation) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.activations[a.Guest] = a
+	delete(d.secondaries, a.Guest) // it is no copy any more
 }
 
 // check gives every reason why this host and the peer cannot protect guests, or

@@ -132,20 +132,32 @@ func (d *Daemon) protect(ctx context.Context, guest, peer string, interval time.
 		return err
 	}
 	err = d.awaitCopy(ctx, g, progress)
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		// Whoever asked is gone, the copy goes on.
 		go func() {
-			if d.awaitCopy(context.Background(), g, func(string) {}) == nil {
-				if err := d.host.Records.SetPolicy(id, policy); err != nil {
-					d.host.Log.Error("the guest will not be protected again when it reboots", "guest", name, "error", err)
-				}
+			if d.awaitCopy(context.Background(), g, func(string) {}) != nil {
+				return
+			}
+			if err := d.remember(id, g); err != nil {
+				d.host.Log.Error("the guest will not be protected again when it reboots", "guest", name, "error", err)
 			}
 		}()
 	}
 	if err != nil {
 		return fmt.Errorf("%s is not protected: %w", name, err)
 	}
-	return d.host.Records.SetPolicy(id, policy)
+	return d.remember(id, g)
+}
+
+// remember has a guest protected again when it reboots, unless that is not wanted any
+// more.
+func (d *Daemon) remember(id uuid.UUID, g *guarded) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if g.unwanted {
+		return nil
+	}
+	return d.host.Records.SetPolicy(id, g.policy)
 }
 
 // mayPeer refuses a peer that this host could not fence: fence_command knows one
@@ -318,7 +330,7 @@ func (d *Daemon) adoptGuest(id uuid.UUID) error {
 		return err // a record that is not understood must not be ignored
 	}
 	if rec.Role == lease.Secondary && rec.Phase == lease.Running {
-		if err := secondary.Finish(context.Background(), d.host, id); err != nil {
+		if err := errors.Join(secondary.Finish(context.Background(), d.host, id), d.host.Records.RemovePolicy(id)); err != nil {
 			d.host.Log.Error("an activation cannot be finished", "uuid", id, "error", err)
 		}
 	}

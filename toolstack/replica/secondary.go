@@ -150,6 +150,10 @@ func (s *Secondary) hello(ev PeerHello) []Action {
 		return refuse("guest %s is being activated here", s.guest)
 	case g < s.rec.Generation:
 		return refuse("generation %d of guest %s is older than generation %d, which is known here; see AFTER A FAILOVER in kemari(1)", g, s.guest, s.rec.Generation)
+	case g == s.rec.Generation && s.rec.Epoch != 0:
+		// A primary that nobody told so. What it has is older than what ran here:
+		// to agree to its end would let it go on.
+		return refuse("guest %s ran here, from epoch %d of generation %d on, and has ended", s.guest, s.rec.Epoch, s.rec.Generation)
 	case g > s.rec.Generation && s.img.Whole:
 		return refuse("generation %d of guest %s has not been discarded", s.img.Generation, s.guest)
 	}
