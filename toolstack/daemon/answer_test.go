@@ -48,6 +48,34 @@ func TestUnprotectGuestThatIsNotThere(t *testing.T) {
 	}
 }
 
+// Which of two is meant is for the operator to say.
+func TestUnprotectOneOfSeveral(t *testing.T) {
+	d := aDaemon(t)
+	for range 2 {
+		if err := d.host.Records.SetPolicy(uuid.New(), host.Policy{Name: "db"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.unprotect(t.Context(), "db", false, func(string) {}); err == nil || !strings.Contains(err.Error(), "several") {
+		t.Errorf("got %v, want an error that names them", err)
+	}
+}
+
+// An unprotect that comes while somebody waits for the first copy is not undone.
+func TestUnwantedIsNotRemembered(t *testing.T) {
+	d, id := aDaemon(t), uuid.New()
+	g := &guarded{policy: host.Policy{Name: "db"}}
+	if _, err := d.forget(id, g); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.remember(id, g); err != nil {
+		t.Fatal(err)
+	}
+	if policy, err := d.host.Records.Policy(id); policy != nil || err != nil {
+		t.Errorf("it would be protected again: %v, %v", policy, err)
+	}
+}
+
 func TestActivatedGuestIsNotProtectedWhenItReboots(t *testing.T) {
 	d, id := aDaemon(t), uuid.New()
 	if err := d.host.Records.SetPolicy(id, host.Policy{Name: "db"}); err != nil {
