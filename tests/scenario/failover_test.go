@@ -91,9 +91,11 @@ func (b *bystander) undisturbed(ctx context.Context, t *testing.T) {
 // report prints the figures of a failover.
 func report(t *testing.T, o pair.Outcome) {
 	t.Helper()
-	t.Logf("from the cut to the guest's next tick %v: host b noticed after %v; then fence, activation (%v) and the wait for a tick, %v",
-		o.Tick.Sub(o.Cut).Round(time.Millisecond), o.Fence.Sub(o.Cut).Round(time.Millisecond),
-		o.Activated.Total.Round(time.Millisecond), o.Tick.Sub(o.Fence).Round(time.Millisecond))
+	act := o.Activated
+	t.Logf("from the cut to the guest's next tick %s: host b noticed after %s; fence and activation, %s, end in the first instruction, and %s later a tick comes",
+		ms(o.Tick.Sub(o.Cut)), ms(o.Fence.Sub(o.Cut)), ms(o.Resumed.Sub(o.Fence)), ms(o.Tick.Sub(o.Resumed)))
+	t.Logf("activation %s: last epoch %s, state %s, store %s, disks %s, watches %s, resume %s",
+		ms(act.Total), ms(act.Applied), ms(act.State), ms(act.Store), ms(act.Disks), ms(act.Watches), ms(act.Resume))
 	t.Logf("%d ticks printed, %d of them twice; link %d of the chain, verified", o.Ticks.Ticks, o.Ticks.Rewinds, o.After.Chain.Link)
 	if d := o.After.Disk; d != nil {
 		t.Logf("%d records acknowledged, all on the disk; host a's writes: %d, host b's: %d, of which %d were a's before; %d requests left behind by a",
