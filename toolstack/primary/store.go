@@ -54,13 +54,13 @@ func (v *storeView) close() {
 	v.watches = nil
 }
 
-// look judges the store page of the frozen guest. It is copied once, for
-// xenstored may write to it at any time.
+// look judges the store page of the frozen guest, by a copy, for xenstored may
+// write to it at any time.
 func (v *storeView) look(page []byte) (xsreplica.Busy, error) {
 	copy(v.image[:], page)
 	now := v.image[firstIndex : firstIndex+indices]
 	used := !v.looked || !bytes.Equal(now, v.quiet[:])
-	busy, err := xsreplica.Judge(v.image[:], used, v.dom, v.client.Control)
+	busy, err := xsreplica.Judge(v.image[:], page, used, v.dom, v.client.Control)
 	if err != nil || busy != "" {
 		return busy, err
 	}

@@ -148,7 +148,12 @@ type Control func(args ...string) (string, error)
 // Judge decides whether the image of the store page that goes into an epoch is
 // quiet.  portUsed tells whether the store's event channel was used since the
 // last look that found it quiet; only then is xenstored asked.
-func Judge(image []byte, portUsed bool, dom abi.DomID, control Control) (Busy, error) {
+//
+// image is a copy of page, which xenstored writes to.  It is copied again once
+// xenstored has said that it owes the guest nothing: a reply that it still owed
+// when the image was made is in the page by then, and would be in no image.  The
+// guest, which is frozen, would wait for it forever at the other host.
+func Judge(image, page []byte, portUsed bool, dom abi.DomID, control Control) (Busy, error) {
 	if busy := RingBusy(image); busy != "" || !portUsed {
 		return busy, nil
 	}
@@ -165,5 +170,9 @@ func Judge(image []byte, portUsed bool, dom abi.DomID, control Control) (Busy, e
 	if err != nil {
 		return "", fmt.Errorf("domain %s: %w", id, err)
 	}
-	return busy, nil
+	if busy != "" {
+		return busy, nil
+	}
+	copy(image, page)
+	return RingBusy(image), nil
 }

@@ -3,6 +3,7 @@
 package xsreplica
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -140,11 +141,11 @@ func TestQuietTraffic(t *testing.T) {
 func TestJudge(t *testing.T) {
 	page := make([]byte, abi.PageSize)
 	never := func(...string) (string, error) { t.Error("xenstored was asked"); return "", nil }
-	if busy, err := Judge(page, false, dom, never); busy != "" || err != nil {
+	if busy, err := Judge(page, page, false, dom, never); busy != "" || err != nil {
 		t.Errorf("port not used: %q %v", busy, err)
 	}
 	binary.LittleEndian.PutUint32(page[offReqProd:], 1)
-	if busy, _ := Judge(page, true, dom, never); busy == "" {
+	if busy, _ := Judge(page, page, true, dom, never); busy == "" {
 		t.Error("a busy ring passes for quiet")
 	}
 	page[offReqProd] = 0
@@ -157,15 +158,24 @@ func TestJudge(t *testing.T) {
 		}
 		return idleXenbus, nil
 	}
-	if busy, err := Judge(page, true, dom, oxenstored); busy != "" || err != nil || strings.Join(asked, ",") != "xenbus 4242,txn 4242" {
+	if busy, err := Judge(page, page, true, dom, oxenstored); busy != "" || err != nil || strings.Join(asked, ",") != "xenbus 4242,txn 4242" {
 		t.Errorf("%q %v after %v", busy, err, asked)
 	}
+	// It still owed a reply when the image was made, and has written it since.
+	answered := bytes.Clone(page)
+	owing := func(args ...string) (string, error) {
+		binary.LittleEndian.PutUint32(answered[offRspProd:], 88)
+		return oxenstored(args...)
+	}
+	if busy, err := Judge(bytes.Clone(page), answered, true, dom, owing); busy == "" || err != nil {
+		t.Errorf("a reply that is in the page and not in the image: %q %v", busy, err)
+	}
 	txn = openTxn
-	if busy, err := Judge(page, true, dom, oxenstored); busy == "" || err != nil {
+	if busy, err := Judge(page, page, true, dom, oxenstored); busy == "" || err != nil {
 		t.Errorf("open transaction: %q %v", busy, err)
 	}
 	gone := errors.New("gone")
-	if _, err := Judge(page, true, dom, func(...string) (string, error) { return "", gone }); !errors.Is(err, gone) {
+	if _, err := Judge(page, page, true, dom, func(...string) (string, error) { return "", gone }); !errors.Is(err, gone) {
 		t.Errorf("error %v", err)
 	}
 }
