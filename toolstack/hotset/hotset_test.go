@@ -10,11 +10,13 @@ import (
 	"pgregory.net/rapid"
 )
 
-// xen is what the hypervisor does with the set: it lists the hot pages and those
-// that were written, and counts the faults that the guest took.
+// xen is what the hypervisor does with the set: it lists those pages which were hot at
+// the harvest before, and those that were written, and counts the faults that the guest
+// took.
 type xen struct {
 	set    *Set
 	hot    []abi.GFN
+	open   []abi.GFN // with which the list began
 	faults int
 	turns  int // changes of the set
 }
@@ -24,11 +26,12 @@ type xen struct {
 func (x *xen) sync(written, changed []abi.GFN) {
 	list := append(slices.Clone(written), changed...)
 	for _, gfn := range list {
-		if !slices.Contains(x.hot, gfn) {
+		if !slices.Contains(x.open, gfn) {
 			x.faults++
 		}
 	}
-	list = append(list, x.hot...)
+	list = append(list, x.open...)
+	x.open = slices.Clone(x.hot)
 	slices.Sort(list)
 	for _, gfn := range slices.Compact(list) {
 		x.set.Note(gfn, slices.Contains(changed, gfn))
@@ -44,8 +47,9 @@ func TestPageThatChangesAlwaysFaultsNoMore(t *testing.T) {
 	for range 1000 {
 		x.sync(nil, []abi.GFN{7, 3})
 	}
-	if x.faults != 2*warm || x.turns != 1 || !slices.Equal(x.hot, []abi.GFN{3, 7}) {
-		t.Errorf("%d faults, the set given %d times, hot are %v; want %d, once, 3 and 7", x.faults, x.turns, x.hot, 2*warm)
+	const most = 2 * (warm + 1) // it is write protected once more before it is named
+	if x.faults != most || x.turns != 1 || !slices.Equal(x.hot, []abi.GFN{3, 7}) {
+		t.Errorf("%d faults, the set given %d times, hot are %v; want %d, once, 3 and 7", x.faults, x.turns, x.hot, most)
 	}
 }
 

@@ -85,7 +85,9 @@ func AdoptCapture(op *kemariop.Client, fm *foreignmem.Handle, ctl *domctl.Client
 	c := &Capture{
 		dom: dom, op: op, fm: fm,
 		sent: map[abi.GFN][]byte{}, sentAs: map[abi.GFN]role{}, alwaysGFNs: map[abi.GFN]bool{},
-		// The rest of the list is for what is not hot.
+		// The rest of the list is for what is not hot. Of what was hot to a daemon
+		// before this one nothing is known: it is listed on and on, and so comes to
+		// be hot here, too, if it is worth it.
 		hot: hotset.New(min(kemariop.HotMax, int(status.DirtyMark)/2)),
 	}
 	for index, kind := range map[uint32]stream.AlwaysKind{
