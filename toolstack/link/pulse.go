@@ -92,6 +92,8 @@ func (p *Pulse) run(d *lease.Detector) {
 		}
 		if !armed {
 			d.Seen(lease.Second)
+			// That nobody is judged any more is no sign of life.
+			last = lease.Alive
 		}
 		v, beat := d.Tick()
 		if beat && conn != nil && beating.TryLock() {

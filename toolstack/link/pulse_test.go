@@ -81,3 +81,17 @@ func TestUnarmedPulseJudgesNobody(t *testing.T) {
 		}
 	})
 }
+
+// TestDisarmedPulseTakesNothingBack: whoever finds a peer dead, and gives up what
+// it had of it, does not hear that the peer answers again.
+func TestDisarmedPulseTakesNothingBack(t *testing.T) {
+	pulse(t, nil, func(p *Pulse, _ *Conn, verdict func() lease.Verdict) {
+		if v := verdict(); v != lease.Dead {
+			t.Errorf("verdict %v", v)
+		}
+		p.Arm(false)
+		if v := verdict(); v != -1 {
+			t.Errorf("after that, verdict %v", v)
+		}
+	})
+}
