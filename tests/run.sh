@@ -23,8 +23,7 @@ part broken       make -s broken
 part hvpatch-test make -s hvpatch-test
 part exerciser    make -s exerciser
 part restore-one  make -s restore-one ROUNDS="${ROUNDS:-4}"
-part handover     make -s handover
-part soak         make -s soak N="${N:-3}"
+part two-hosts    make -s two-hosts N="${N:-3}"
 
 echo "=== summary$report"
 if [ -n "$failed" ]; then

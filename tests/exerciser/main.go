@@ -3,7 +3,7 @@
 // Exerciser tries every operation of XEN_DOMCTL_kemari_op, with its errors and
 // edges, on the hypervisor that it runs on (in dom0, as root):
 //
-//	exerciser [-run REGEXP] [-part I/N] [-kernel FILE] [-ramdisk FILE]
+//	exerciser [-run REGEXP] [-list] [-kernel FILE] [-ramdisk FILE]
 //
 // It makes its own guests through xl, none of which has a device. The ramdisk
 // holds the demonstration guest of tests/guest. A line is printed for each
@@ -23,18 +23,15 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 )
 
 func main() {
 	pattern := flag.String("run", "", "only the cases whose names match")
-	var p share
-	flag.TextVar(&p, "part", share{1, 1}, "only every Nth case, from the Ith on: N hosts share the work")
+	list := flag.Bool("list", false, "print the names of the cases, and run none")
 	flag.StringVar(&kernel, "kernel", "/opt/kemari/guest/vmlinux", "the guests' kernel")
 	flag.StringVar(&ramdisk, "ramdisk", "/opt/kemari/guest/initrd.img", "the guests' initial RAM file system")
 	flag.Parse()
-	ok, err := run(*pattern, p)
+	ok, err := run(*pattern, *list)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "exerciser:", err)
 	}
@@ -43,26 +40,22 @@ func main() {
 	}
 }
 
-// share is which of the cases are run: the ith and every nth after it.
-type share struct{ i, n int }
-
-func (p share) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%d/%d", p.i, p.n), nil }
-
-func (p *share) UnmarshalText(text []byte) error {
-	i, n, _ := strings.Cut(string(text), "/")
-	var err1, err2 error
-	p.i, err1 = strconv.Atoi(i)
-	p.n, err2 = strconv.Atoi(n)
-	if err1 != nil || err2 != nil || p.i < 1 || p.i > p.n {
-		return fmt.Errorf("%q is no part; the first of two is 1/2", text)
-	}
-	return nil
-}
-
-func run(pattern string, p share) (bool, error) {
+func run(pattern string, list bool) (bool, error) {
 	re, err := regexp.Compile(pattern)
 	if err != nil {
 		return false, err
+	}
+	cases := slices.DeleteFunc(slices.Concat(enableCases, stateCases, eventCases, dirtyCases, memoryCases,
+		secondaryCases, recordCases, queueCases, restoreCases, destroyCases, concurrentCases),
+		func(c testCase) bool { return !re.MatchString(c.name) })
+	if len(cases) == 0 {
+		return false, fmt.Errorf("no case has a name that matches %q", pattern)
+	}
+	if list {
+		for _, c := range cases {
+			fmt.Println(c.name)
+		}
+		return true, nil
 	}
 	h, err := openHost()
 	if err != nil {
@@ -70,11 +63,7 @@ func run(pattern string, p share) (bool, error) {
 	}
 	defer h.close()
 	failed := 0
-	for i, c := range slices.Concat(enableCases, stateCases, eventCases, dirtyCases, memoryCases,
-		secondaryCases, recordCases, queueCases, restoreCases, destroyCases, concurrentCases) {
-		if i%p.n != p.i-1 || !re.MatchString(c.name) {
-			continue
-		}
+	for _, c := range cases {
 		switch bad, skipped := c.try(h); {
 		case len(bad) > 0:
 			failed++

@@ -28,6 +28,9 @@ type Outcome struct {
 	Ticks     check.TickReport
 	Disk      check.Report
 	LUN       LUNReport
+
+	from  int           // lines that the guest had printed before
+	slack time.Duration // see clockSlack
 }
 
 // MaxJump is how far the guest's clock may have jumped across a failover. It is
@@ -43,14 +46,21 @@ const (
 	handOverSlack = 3 * time.Second
 )
 
-// Failover cuts the power of a and judges what becomes of the guest on b.
-// before is what the guest said of itself before; nil if it could not be asked
-// since, for example, it was still booting. mark is the length of the LUN's log
-// when the guest was created. meanwhile, if not nil, is called when a has no
-// power any more.
-func (p *Pair) Failover(ctx context.Context, g *Guest, before *check.Status, mark int, meanwhile func()) (o Outcome, err error) {
-	from := g.Len()
-	o.Cut = time.Now()
+// Failover cuts the power of a and judges what becomes of the guest on b: Cut and
+// Judge.
+func (p *Pair) Failover(ctx context.Context, g *Guest, before *check.Status, mark int, meanwhile func()) (Outcome, error) {
+	o, err := p.Cut(ctx, g, meanwhile)
+	if err != nil {
+		return o, err
+	}
+	return p.Judge(ctx, g, before, mark, o)
+}
+
+// Cut cuts the power of a and waits until the guest runs on b; from then on a may
+// be powered on again. meanwhile, if not nil, is called when a has no power any
+// more.
+func (p *Pair) Cut(ctx context.Context, g *Guest, meanwhile func()) (Outcome, error) {
+	o := Outcome{from: g.Len(), slack: clockSlack, Cut: time.Now()}
 	p.A().Cut()
 	p.say("host a has lost its power")
 	if meanwhile != nil {
@@ -69,14 +79,13 @@ func (p *Pair) Failover(ctx context.Context, g *Guest, before *check.Status, mar
 	if o.Fence.IsZero() {
 		return o, errors.New("host b activated the guest without having fenced host a")
 	}
-	return p.goesOn(ctx, g, before, mark, from, clockSlack, o)
+	return o, nil
 }
 
 // HandOver lets the guest go on on b by the operator's wish, and judges what
-// becomes of it there; see Failover.
-func (p *Pair) HandOver(ctx context.Context, g *Guest, before *check.Status, mark int) (o Outcome, err error) {
-	from := g.Len()
-	o.Cut = time.Now()
+// becomes of it there.
+func (p *Pair) HandOver(ctx context.Context, g *Guest, before *check.Status, mark int) (Outcome, error) {
+	o := Outcome{from: g.Len(), slack: handOverSlack, Cut: time.Now()}
 	if out, err := p.A().Run(ctx, "kemari", "failover", g.Name); err != nil {
 		return o, fmt.Errorf("%w\n%s\nkemarid on host a:\n%s", err, out, DaemonOutput(p.A()))
 	}
@@ -85,12 +94,13 @@ func (p *Pair) HandOver(ctx context.Context, g *Guest, before *check.Status, mar
 		return o, err
 	}
 	o.Activated = st.Activation
-	return p.goesOn(ctx, g, before, mark, from, handOverSlack, o)
+	return p.Judge(ctx, g, before, mark, o)
 }
 
-// goesOn judges the guest on b, of which lines after the first from are the
-// newest.
-func (p *Pair) goesOn(ctx context.Context, g *Guest, before *check.Status, mark, from int, slack time.Duration, o Outcome) (Outcome, error) {
+// Judge judges the guest that goes on on b. before is what the guest said of itself
+// before; nil if it could not be asked since, for example, it was still booting.
+// mark is the length of the LUN's log when the guest was created.
+func (p *Pair) Judge(ctx context.Context, g *Guest, before *check.Status, mark int, o Outcome) (Outcome, error) {
 	b := p.B()
 	ahead, err := Ahead(ctx, b)
 	if err != nil {
@@ -98,7 +108,7 @@ func (p *Pair) goesOn(ctx context.Context, g *Guest, before *check.Status, mark,
 	}
 	o.Resumed = o.Activated.At.Add(o.Activated.Total - o.Activated.Resume - ahead)
 	// A guest that is still booting begins to tick when it is done.
-	first, err := g.Tick(ctx, b, from, 3)
+	first, err := g.Tick(ctx, b, o.from, 3)
 	if err != nil {
 		return o, fmt.Errorf("%w\nkemarid on host b:\n%s", err, DaemonOutput(b))
 	}
@@ -121,7 +131,7 @@ func (p *Pair) goesOn(ctx context.Context, g *Guest, before *check.Status, mark,
 		g.mu.Lock()
 		asked := g.asked[before.Clocks.MonoNs]
 		g.mu.Unlock()
-		if most := time.Since(asked) - out + slack; ran > most {
+		if most := time.Since(asked) - out + o.slack; ran > most {
 			return o, fmt.Errorf("the guest's clock advanced by %v across a failover of %v (its first tick came %v later), and can have run for %v at most",
 				ran, out, o.Tick.Sub(o.Resumed), most)
 		}

@@ -6,8 +6,10 @@ package scenario
 
 import (
 	"bytes"
-	"fmt"
+	"context"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/kemari-ft/kemari/tools/lab/lab"
@@ -22,20 +24,44 @@ func TestExerciser(t *testing.T) {
 		SMP: 2, Tools: []string{module + "tests/exerciser"},
 		Files: map[string]string{"guest/initrd.img": demoGuest(ctx, t)},
 	}, "a", "b")
+	list, err := hosts[0].Run(ctx, "exerciser", "-list")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases := strings.Fields(list)
+	next := make(chan string, len(cases))
+	for _, c := range cases {
+		next <- c
+	}
+	close(next)
+	var passed atomic.Int32
 	var wg sync.WaitGroup
-	for i, h := range hosts {
+	for _, h := range hosts {
 		wg.Go(func() {
-			call, err := h.Start(nil, "exerciser", "-part", fmt.Sprintf("%d/%d", i+1, len(hosts)))
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			var errOut bytes.Buffer
-			status, err := call.Wait(ctx, &lines{t: t, who: h.Name}, &errOut)
-			if err != nil || status.Code != 0 {
-				t.Errorf("exerciser on host %s: status %d, %v: %s", h.Name, status.Code, err, errOut.String())
+			for c := range next {
+				if exercise(ctx, t, h, c) {
+					passed.Add(1)
+				}
 			}
 		})
 	}
 	wg.Wait()
+	t.Logf("%d of %d cases passed", passed.Load(), len(cases))
+}
+
+// exercise tries one case on a host, and reports whether it was tried and passed.
+func exercise(ctx context.Context, t *testing.T, h *lab.Host, name string) bool {
+	call, err := h.Start(nil, "exerciser", "-run", "^"+name+"$")
+	if err != nil {
+		t.Errorf("host %s, %s: %v", h.Name, name, err)
+		return false
+	}
+	out := &lines{t: t, who: h.Name}
+	var errOut bytes.Buffer
+	status, err := call.Wait(ctx, out, &errOut)
+	if err != nil || status.Code != 0 {
+		t.Errorf("host %s, %s: status %d, %v: %s", h.Name, name, status.Code, err, errOut.String())
+		return false
+	}
+	return strings.Contains("\n"+out.all.String(), "\nok "+name+"\n")
 }

@@ -24,9 +24,13 @@ import (
 // one does with any guest. Before that another one is rebooted and destroyed under
 // protection.
 func TestHandOver(t *testing.T) {
+	p, others := startPair(t.Context(), t)
+	handOver(t, p, others)
+}
+
+func handOver(t *testing.T, p *pair.Pair, others []*bystander) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
-	p, others := startPair(ctx, t)
 	xenPackages(ctx, t, others[1])
 	rebootProtected(ctx, t, p)
 	mark := len(p.Lab.LUN("lun0").Log())

@@ -25,8 +25,10 @@ import (
 
 // soak is one test's state.
 type soak struct {
-	p   *pair.Pair
-	rnd *rand.Rand
+	p    *pair.Pair
+	rnd  *rand.Rand
+	last bool       // there is no round after this one
+	on   chan error // tells that host a was powered on again for the next one
 }
 
 // instant is when the power goes.
@@ -58,6 +60,19 @@ var instants = []instant{
 // that differ in what is under way. SEED makes the same choices again, INSTANT
 // takes some kinds only.
 func TestSoak(t *testing.T) {
+	p, others := startPair(t.Context(), t)
+	powerCuts(t, p, others)
+}
+
+// TestTwoHosts is TestHandOver and TestSoak in one lab, which is booted once.
+func TestTwoHosts(t *testing.T) {
+	p, others := startPair(t.Context(), t)
+	if t.Run("hand over", func(t *testing.T) { handOver(t, p, others) }) {
+		t.Run("soak", func(t *testing.T) { powerCuts(t, p, others) })
+	}
+}
+
+func powerCuts(t *testing.T, p *pair.Pair, others []*bystander) {
 	rounds := number(t, "N", 3)
 	seed := int64(number(t, "SEED", int(time.Now().UnixNano()%1e9)))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rounds+2)*20*time.Minute)
@@ -66,12 +81,12 @@ func TestSoak(t *testing.T) {
 	if len(kinds) == 0 {
 		t.Fatalf("INSTANT=%s is none of %+v", os.Getenv("INSTANT"), instants)
 	}
-	p, others := startPair(ctx, t)
-	s := &soak{p: p, rnd: rand.New(rand.NewSource(seed))}
+	s := &soak{p: p, rnd: rand.New(rand.NewSource(seed)), on: make(chan error, 1)}
 	t.Logf("SEED=%d", seed)
 	passed := 0
 	for i := range rounds {
 		at := kinds[i%len(kinds)]
+		s.last = i == rounds-1
 		ok := t.Run(fmt.Sprintf("%d %s", i+1, at.name), func(t *testing.T) {
 			if at.prepare == nil {
 				s.firstCopy(ctx, t)
@@ -84,8 +99,8 @@ func TestSoak(t *testing.T) {
 			break // what there is to see is in the logs
 		}
 		passed++
-		if i < rounds-1 {
-			if err := p.Repair(ctx, "a"); err != nil {
+		if !s.last {
+			if err := <-s.on; err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -145,7 +160,7 @@ func (s *soak) round(ctx context.Context, t *testing.T, at instant) {
 		before = &st
 	}
 	meanwhile := at.prepare(ctx, t, s, g)
-	o, err := p.Failover(ctx, g, before, mark, func() {
+	o, err := p.Cut(ctx, g, func() {
 		p.Lab.Net("repl").Heal()
 		if meanwhile != nil {
 			meanwhile()
@@ -154,10 +169,21 @@ func (s *soak) round(ctx context.Context, t *testing.T, at instant) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.powerOn(ctx)
+	if o, err = p.Judge(ctx, g, before, mark, o); err != nil {
+		t.Fatal(err)
+	}
 	report(t, o)
 	// It has to make room for the next one.
 	if err := p.Shutdown(ctx, g); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// powerOn boots host a for the next round, if there is one, while this one is judged.
+func (s *soak) powerOn(ctx context.Context) {
+	if !s.last {
+		go func() { s.on <- s.p.Repair(ctx, "a") }()
 	}
 }
 
@@ -336,6 +362,7 @@ func (s *soak) firstCopy(ctx context.Context, t *testing.T) {
 	if err := s.notProtected(ctx, p.B(), spec.Name); err != nil {
 		t.Fatal(err)
 	}
+	s.powerOn(ctx)
 	for _, l := range g.Lines(from) {
 		if _, ok := check.ParseTick(l.Text); ok && l.Host == "b" {
 			t.Fatalf("host b runs a guest of which it holds a part: %s", l.Text)
