@@ -11,7 +11,7 @@ endif
 export PATH := $(dir $(GO)):$(PATH)
 SCENARIO = $(GO) test -tags lab -count=1 -v -timeout 80m ./tests/scenario
 
-.PHONY: all install test unit fuzz broken hvpatch hvpatch-test exerciser restore-one handover soak two-hosts demo bench failover
+.PHONY: all install test unit fuzz broken hvpatch hvpatch-test exerciser restore-one handover soak two-hosts lab-test demo bench failover
 
 all:
 	CGO_ENABLED=0 $(GO) build ./...
@@ -54,10 +54,12 @@ broken:
 hvpatch:
 	hvpatch/build.sh
 
+# The hypervisor's new C in user space, and the tests that read Xen's sources: its
+# headers, its verifier of save files, its description of libxl's types, its examples.
 hvpatch-test:
 	xen=$$($(GO) run ./tools/lab cache xen-source) && \
 	$(MAKE) -C hvpatch/tests XEN=$$xen run && \
-	XEN_SRC=$$xen $(GO) test -count=1 -run Golden ./xen/abi ./xen/kemariop
+	XEN_SRC=$$xen $(GO) test -count=1 ./xen/abi ./xen/kemariop ./toolstack/xlcfg ./toolstack/shell/xlstream
 
 ROUNDS ?= 200
 restore-one:
@@ -81,6 +83,10 @@ soak:
 # Handover and soak on the same two hosts, which takes a minute less.
 two-hosts:
 	N=$(N) $(SCENARIO) -run '^TestTwoHosts$$'
+
+# The lab itself.
+lab-test:
+	LAB=1 $(GO) test -count=1 -v ./tools/lab/lab
 
 # The main job, step by step, for somebody who looks on.
 demo:

@@ -117,7 +117,7 @@ type Gaps struct {
 	P99Us   float64 `json:"p99_us"`
 	P999Us  float64 `json:"p999_us"`
 	MaxUs   float64 `json:"max_us"`
-	Long    uint64  `json:"long"`    // how many of 20 ms and more
+	Long    uint64  `json:"long"`    // how many of 5 ms and more
 	LongUs  float64 `json:"long_us"` // what these add up to, within an eighth
 }
 

@@ -76,8 +76,9 @@ func (h *histogram) quantile(q float64) uint64 {
 	return h.longest.Load()
 }
 
-// longGap is more than what a scheduler does to a guest.
-const longGap = 20 * time.Millisecond
+// longGap is less than any pause in the lab, and more than what the guest's own
+// kernel needs for an interrupt there.
+const longGap = 5 * time.Millisecond
 
 // beyond answers how many are longer than v, and about how long together.
 func (h *histogram) beyond(v uint64) (count, total uint64) {

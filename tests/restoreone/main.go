@@ -91,7 +91,7 @@ func run(args []string) error {
 		flags.Parse(args[1:])
 		return h.loop(*cfg, *rounds, *boot, *seed)
 	}
-	return errors.New("usage: restoreone save DOMID FILE | restore FILE | loop [-cfg FILE] [-rounds N] [-boot M]")
+	return errors.New("usage: restoreone save DOMID FILE | restore FILE | sync DOMID MS N | loop [-cfg FILE] [-rounds N] [-boot M]")
 }
 
 type host struct {

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"sync"
@@ -130,6 +131,12 @@ echo domid $D`
 	if err := from.Pull(ctx, "/run/across.stream", local); err != nil {
 		return err
 	}
+	// What a real guest comes to is what docs/stream.md says.
+	said, err := exec.CommandContext(ctx, "go", "run", module+"tools/streamverify", local).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("the stream of the guest of host %s: %w: %s", from.Name, err, said)
+	}
+	t.Logf("host %s: %s", from.Name, bytes.TrimSpace(said))
 	// /run is memory, and no more of it than these files need.
 	_, err = from.Shell(ctx, "rm -f /run/*.stream")
 	return err
