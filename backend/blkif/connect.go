@@ -100,9 +100,6 @@ func (d *Device) connect(ch []QueueChannel, how start) (err error) {
 	}
 	for n, q := range l.queues {
 		q.journal = l.journal.Queue(n)
-		if q.ring.Recovery().Closed {
-			d.gated.Store(true)
-		}
 		if how.recover {
 			if err = q.redo(); err != nil {
 				return err
@@ -119,6 +116,7 @@ func (d *Device) run(l *link, kick bool) error {
 		return err
 	}
 	d.link.Store(l)
+	d.settle()
 	for _, b := range buffers {
 		l.workers.Go(func() { d.newWorker(b).run(l.work) })
 	}
@@ -136,6 +134,21 @@ func (d *Device) run(l *link, kick bool) error {
 		}
 	}
 	return nil
+}
+
+// settle brings the gates of a link that has just become visible to where Gate or
+// Ungate wanted them: what came before found no link to go over.
+func (d *Device) settle() {
+	for _, q := range d.queues() {
+		q.mu.Lock()
+		if d.gated.Load() {
+			q.ring.Close()
+		} else {
+			q.ring.Open()
+		}
+		q.journal.SetGate(q.ring.Recovery())
+		q.mu.Unlock()
+	}
 }
 
 // check validates what the front end offers and returns the slots per ring.
@@ -182,7 +195,9 @@ func (d *Device) openQueue(l *link, n int, c QueueChannel, how start) (*queue, e
 	if q.ring, err = how.ring(n, m.Bytes()); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
-	if d.gated.Load() {
+	if q.ring.Recovery().Closed {
+		d.gated.Store(true) // by the other host, or the process before this one
+	} else if d.gated.Load() {
 		q.ring.Close()
 	}
 	if q.port, err = d.cfg.Events.BindInterdomain(d.cfg.Dom, c.Port); err != nil {

@@ -62,6 +62,55 @@ func TestI1WriteWaitsForCommit(t *testing.T) {
 	b.drivers[0].wait(1)
 }
 
+// binding does something while a device binds a port: its rings are open then, and
+// not yet to be found.
+type binding struct {
+	Events
+	meanwhile func()
+}
+
+func (b binding) BindInterdomain(dom abi.DomID, port abi.Port) (abi.Port, error) {
+	b.meanwhile()
+	return b.Events.BindInterdomain(dom, port)
+}
+
+// I1: protection may begin, or end, while a front end is being connected.
+func TestI1GateMovesWhileConnecting(t *testing.T) {
+	for _, closing := range []bool{true, false} {
+		var b *bench
+		b = newBench(t, 1, 1, func(c *Config) {
+			c.Events = binding{c.Events, func() {
+				if closing {
+					b.Gate()
+				} else {
+					b.Ungate()
+				}
+			}}
+		})
+		if !closing {
+			b.Gate()
+		}
+		if err := b.Connect(b.channels()); err != nil {
+			t.Fatal(err)
+		}
+		b.wire()
+		b.h.page(1)
+		b.drivers[0].put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)))
+		if closing {
+			recv(t, b.syncs, "demand for a sync")
+			time.Sleep(pause)
+			if n := b.store.written(); n != 0 {
+				t.Errorf("%d writes reached the disk before any commit", n)
+			}
+			b.Ungate()
+		}
+		b.drivers[0].wait(1)
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // I15: a write is answered when it is stored, not before.
 func TestI15WriteIsAnsweredWhenStored(t *testing.T) {
 	b := connected(t, 1, 1)

@@ -29,6 +29,14 @@ type gate struct {
 // 2^31.
 func before(i, j uint32) bool { return int32(i-j) < 0 }
 
+// answered forgets the newest request with an outside effect once all before rspProd
+// are answered: half a turn of the indices later it would seem to lie ahead.
+func (g *gate) answered(rspProd uint32) {
+	if g.hasEffect && before(g.effect, rspProd) {
+		g.hasEffect = false
+	}
+}
+
 // effectPending says whether a request with an outside effect waits for its
 // answer. Requests are handed out in order, so the newest one decides.
 func (g *gate) effectPending(rspProd uint32) bool {

@@ -187,5 +187,7 @@ func (r *Ring) Publish() (n int, notify bool) {
 	if r.held() {
 		return 0, false
 	}
-	return r.back.Publish()
+	n, notify = r.back.Publish()
+	r.gate.answered(r.back.RspProdPvt())
+	return n, notify
 }
