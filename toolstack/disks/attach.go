@@ -152,7 +152,9 @@ func (s *Server) attach(dom abi.DomID, handle uint32, keys map[string]string, di
 			keep[k] = v
 		}
 	}
-	if len(at) == 0 {
+	// A back end takes its rings first and says then that it is connected: between
+	// the two the front end has not put anything into them.
+	if unused := !slices.ContainsFunc(at, func(i gate.Indices) bool { return i != gate.Indices{} }); unused && keep["sectors"] == "" {
 		return s.offer(disk, keep)
 	}
 	dev, err := s.device(disk)

@@ -119,10 +119,14 @@ func (g *Guest) unlink(d *device) {
 	d.refs, d.linked = nil, false
 }
 
-// Freeze is primary.Disks'.
+// Freeze is primary.Disks'. What a session left frozen, because its epoch is not
+// acknowledged, the next one finds so: a device's Freeze does not nest.
 func (g *Guest) Freeze() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.frozen {
+		return
+	}
 	g.frozen = true
 	for _, d := range g.devs {
 		d.Freeze()
@@ -133,6 +137,9 @@ func (g *Guest) Freeze() {
 func (g *Guest) Thaw() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if !g.frozen {
+		return
+	}
 	g.frozen = false
 	for _, d := range g.devs {
 		d.Thaw()
