@@ -84,9 +84,12 @@ func (v *verifier) last(r record) error {
 
 func (v *verifier) refuse(r record) error {
 	v.closed = "REFUSE"
-	n, b := u64(r.body, 0), r.body[8:]
+	n, flags, b := u32(r.body, 0), u32(r.body, 4), r.body[8:]
 	if n == 0 || n > 64 {
 		return fmt.Errorf("%d reasons", n)
+	}
+	if flags&^1 != 0 {
+		return fmt.Errorf("flags are %#x", flags)
 	}
 	for i := range n {
 		if len(b) < 8 {

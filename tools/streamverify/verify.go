@@ -111,7 +111,7 @@ func (v *verifier) header() error {
 	if err != nil {
 		return err
 	}
-	want := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 'K', 'M', 'R', 'I', 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0}
+	want := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 'K', 'M', 'R', 'I', 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0}
 	if !bytes.Equal(b, want) {
 		return fmt.Errorf("% x, expected % x", b, want)
 	}

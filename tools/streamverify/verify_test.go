@@ -89,7 +89,7 @@ func TestOtherDirection(t *testing.T) {
 	var b bytes.Buffer
 	w := stream.NewWriter(&b)
 	err := errors.Join(w.Hello(stream.Hello{Role: stream.Secondary, Generation: 7, Epoch: 3}),
-		w.Ack(7, 4), w.Heartbeat(7, 1), w.Ack(7, 5), w.Discarded(7), w.Refuse([]string{"enough of it"}))
+		w.Ack(7, 4), w.Heartbeat(7, 1), w.Ack(7, 5), w.Discarded(7), w.Refuse(stream.Refuse{TakenOver: true, Reasons: []string{"enough of it"}}))
 	if err != nil {
 		t.Fatal(err)
 	}

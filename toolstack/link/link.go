@@ -106,10 +106,10 @@ func (l *Conn) Close() {
 }
 
 // Refuse tells the peer why it is refused, and closes the connection.
-func (l *Conn) Refuse(reasons []string) {
+func (l *Conn) Refuse(r stream.Refuse) {
 	l.refused.Store(true)
 	_ = l.conn.SetWriteDeadline(time.Now().Add(HelloTime))
-	if err := l.Writer.Refuse(reasons); err == nil {
+	if err := l.Writer.Refuse(r); err == nil {
 		l.linger()
 	}
 	l.Close()

@@ -4,6 +4,7 @@ package link
 
 import (
 	"errors"
+	"github.com/kemari-ft/kemari/toolstack/stream"
 	"io"
 	"net"
 	"testing"
@@ -25,7 +26,7 @@ func TestRefused(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		l.Refuse([]string{"domid 1 is in use"})
+		l.Refuse(stream.Refuse{Reasons: []string{"domid 1 is in use"}})
 	}()
 	if _, err := io.ReadFull(there, make([]byte, 1)); err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func FuzzReader(f *testing.F) {
 	w := NewWriter(&out)
 	h := testHello
 	h.Role = Secondary
-	if err := errors.Join(w.Hello(h), w.Ack(7, 1), w.Heartbeat(7, 1), w.Discarded(7), w.Refuse([]string{"no", "never"})); err != nil {
+	if err := errors.Join(w.Hello(h), w.Ack(7, 1), w.Heartbeat(7, 1), w.Discarded(7), w.Refuse(Refuse{Reasons: []string{"no", "never"}})); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(out.Bytes(), false)

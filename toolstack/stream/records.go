@@ -122,7 +122,12 @@ type (
 		Generation uint64
 		Reason     Reason
 	}
-	Refuse struct{ Reasons []string }
+	Refuse struct {
+		// TakenOver: the guest goes on, or went on, at the secondary. A primary
+		// that has let go of it has nothing to do any more.
+		TakenOver bool
+		Reasons   []string
+	}
 )
 
 var le = binary.LittleEndian
@@ -192,12 +197,20 @@ func parseShell(b []byte, max Limits) (*Shell, error) {
 	return s, max.check(s)
 }
 
-func appendRefuse(b []byte, reasons []string) ([]byte, error) {
-	if len(reasons) == 0 || len(reasons) > MaxReasons {
-		return nil, limitf("%d reasons, 1 to %d allowed", len(reasons), MaxReasons)
+// takenOver is bit 0 of REFUSE's flags.
+const takenOver = 1 << 0
+
+func appendRefuse(b []byte, refuse *Refuse) ([]byte, error) {
+	if n := len(refuse.Reasons); n == 0 || n > MaxReasons {
+		return nil, limitf("%d reasons, 1 to %d allowed", n, MaxReasons)
 	}
-	b = le.AppendUint64(b, uint64(len(reasons)))
-	for _, r := range reasons {
+	flags := uint32(0)
+	if refuse.TakenOver {
+		flags = takenOver
+	}
+	b = le.AppendUint32(b, uint32(len(refuse.Reasons)))
+	b = le.AppendUint32(b, flags)
+	for _, r := range refuse.Reasons {
 		r = clean(r)
 		b = le.AppendUint64(b, uint64(len(r)))
 		b = append(b, r...)
@@ -207,12 +220,15 @@ func appendRefuse(b []byte, reasons []string) ([]byte, error) {
 }
 
 func parseRefuse(b []byte) (*Refuse, error) {
-	n := le.Uint64(b)
+	n, flags := le.Uint32(b), le.Uint32(b[4:])
 	b = b[8:]
 	if n == 0 || n > MaxReasons {
 		return nil, limitf("%d reasons, 1 to %d allowed", n, MaxReasons)
 	}
-	r := &Refuse{}
+	if flags&^takenOver != 0 {
+		return nil, corruptf("flags %#x", flags)
+	}
+	r := &Refuse{TakenOver: flags&takenOver != 0}
 	for range n {
 		if len(b) < 8 {
 			return nil, corruptf("%d reasons announced, %d found", n, len(r.Reasons))

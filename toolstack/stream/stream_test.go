@@ -318,7 +318,7 @@ func TestWriterMisuse(t *testing.T) {
 		"lines of a full epoch":     errors.Join(full.Begin(7, 1, true), full.Lines(1, 1, make([]byte, abi.PageSize))),
 		"always-sent pages twice":   w.Always([]AlwaysPage{{GFN: 4}, {GFN: 4}}),
 		"discard inside an epoch":   w.Discard(7),
-		"no reason":                 NewWriter(&out).Refuse(nil),
+		"no reason":                 NewWriter(&out).Refuse(Refuse{}),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", name)

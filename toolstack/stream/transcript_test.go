@@ -111,7 +111,7 @@ func play(w *Writer, wire *bytes.Buffer, from Role, words []string) error {
 	case "let-go":
 		return w.LetGo(gen, arg("epoch", 1))
 	case "refuse":
-		return w.Refuse([]string{"domid 12 is taken here", "Xen 4.19.1 here,\n4.20.0 on the peer"})
+		return w.Refuse(Refuse{Reasons: []string{"domid 12 is taken here", "Xen 4.19.1 here,\n4.20.0 on the peer"}})
 	case "raw":
 		b := le.AppendUint32(nil, uint32(arg("type", 0)))
 		b = le.AppendUint32(b, uint32(arg("length", 0)))

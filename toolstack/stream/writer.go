@@ -91,8 +91,8 @@ func (w *Writer) Shell(s Shell) error {
 }
 
 // Refuse sends REFUSE.  Characters that cannot be shown are replaced.
-func (w *Writer) Refuse(reasons []string) error {
-	return w.build(TypeRefuse, func(b []byte) ([]byte, error) { return appendRefuse(b, reasons) })
+func (w *Writer) Refuse(r Refuse) error {
+	return w.build(TypeRefuse, func(b []byte) ([]byte, error) { return appendRefuse(b, &r) })
 }
 
 // Ack sends ACK.
