@@ -125,6 +125,9 @@ func (d *Daemon) unprotect(ctx context.Context, guest string, peerIsOff bool, pr
 		}
 		return nil
 	}
+	if err := g.session.Err(); err != nil {
+		return fmt.Errorf("the session of %s broke off, and is being taken up again; the protection ends when it has been: %w", guest, err)
+	}
 	g.session.Send(replica.Unprotect{})
 	if peerIsOff {
 		g.session.Send(replica.PeerIsOff{})
@@ -289,6 +292,9 @@ func (d *Daemon) describe(id uuid.UUID, syncs bool) (control.Guest, error) {
 		out.State, out.Generation, out.Epoch = string(st.Record.Phase), st.Record.Generation, st.Epoch
 		out.Waiting, out.Text, out.Copied, out.Total = st.Waiting, st.Text, st.Copied, st.Total
 		out.Syncs, out.Reads, out.PutOff, out.Busy, out.Last = st.Syncs, st.Reads, st.PutOff, st.Busy, st.Last
+		if err := g.session.Err(); err != nil {
+			out.Text = fmt.Sprintf("its session broke off, and is being taken up again: %v", err)
+		}
 	case r != nil:
 		st := r.Status()
 		if st.Name != "" {

@@ -85,7 +85,7 @@ func (d *Daemon) greet(conn *link.Conn) error {
 		reasons = append(reasons, theirs...)
 	}
 	if len(reasons) > 0 {
-		conn.Refuse(reasons)
+		conn.Refuse(stream.Refuse{TakenOver: d.takenOver(hello), Reasons: reasons})
 		return errors.New(strings.Join(reasons, "; "))
 	}
 	if r != nil {
@@ -98,6 +98,20 @@ func (d *Daemon) greet(conn *link.Conn) error {
 	}
 	_, err = rd.Next()
 	return err
+}
+
+// takenOver: the guest of a HELLO was activated here, and whoever says HELLO may have
+// let go of it before that.
+func (d *Daemon) takenOver(h *stream.Hello) bool {
+	rec, err := d.host.Records.Load(uuid.UUID(h.Guest))
+	switch {
+	case err != nil:
+		return false // the reasons say so
+	case rec.Role == lease.Secondary:
+		return rec.Phase == lease.Running && h.Generation <= rec.Generation
+	}
+	// It goes on here in a generation of its own.
+	return h.Generation < rec.Generation
 }
 
 // receiver finds or makes the receiver of a guest.

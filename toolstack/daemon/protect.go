@@ -15,6 +15,7 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/host"
 	"github.com/kemari-ft/kemari/toolstack/lease"
 	"github.com/kemari-ft/kemari/toolstack/primary"
+	"github.com/kemari-ft/kemari/toolstack/replica"
 	"github.com/kemari-ft/kemari/toolstack/secondary"
 	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
 	"github.com/kemari-ft/kemari/toolstack/stream"
@@ -22,11 +23,21 @@ import (
 	"github.com/kemari-ft/kemari/xen/kemariop"
 )
 
-// start begins a session for a guest that exists on this host.
-func (d *Daemon) start(guest uuid.UUID, dom abi.DomID, policy host.Policy, adopt bool) (*guarded, error) {
+// errStopping: a daemon that ends begins nothing.
+var errStopping = errors.New("kemarid is being stopped")
+
+// start begins a session for a guest that exists on this host: with adopt one whose
+// protection has begun already. before is the session that broke off, if there is one.
+func (d *Daemon) start(guest uuid.UUID, dom abi.DomID, policy host.Policy, adopt bool, before *guarded) (*guarded, error) {
 	rec, err := d.host.Records.Load(guest)
 	if err != nil {
 		return nil, err
+	}
+	if !adopt && rec.Role == lease.Primary && (rec.Phase == lease.Protecting || rec.Phase == lease.HandedOver) {
+		// Its session is missing, and it is not for a new one to judge the peer.
+		if err := d.mayStart(guest, policy.Name); err != nil {
+			return nil, err
+		}
 	}
 	peer, err := d.transport(policy.Peer)
 	if err != nil {
@@ -37,11 +48,11 @@ func (d *Daemon) start(guest uuid.UUID, dom abi.DomID, policy host.Policy, adopt
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if g := d.primaries[guest]; g != nil {
-		return nil, fmt.Errorf("%s is protected already", policy.Name)
-	}
 	if d.stopping {
-		return nil, errors.New("kemarid is being stopped")
+		return nil, errStopping
+	}
+	if d.primaries[guest] != before {
+		return nil, fmt.Errorf("%s is protected already", policy.Name)
 	}
 	lent := d.disks.Guest(dom)
 	if adopt {
@@ -56,11 +67,14 @@ func (d *Daemon) start(guest uuid.UUID, dom abi.DomID, policy host.Policy, adopt
 	}
 	g := &guarded{policy: policy, session: primary.New(primary.Config{
 		Host: d.host, Dom: dom, Guest: guest, Name: policy.Name,
-		Peer: peer, Interval: policy.Interval, Record: rec, Disks: lent, Frozen: adopt,
+		Peer: peer, NoFence: d.mayPeer(policy.Peer), Interval: policy.Interval, Record: rec, Disks: lent, Frozen: adopt,
 	})}
 	lent.OnNeed(g.session.Sync)
 	d.primaries[guest] = g
 	g.session.Start(adopt)
+	if g.unwanted = before != nil && before.unwanted; g.unwanted {
+		g.session.Send(replica.Unprotect{})
+	}
 	go d.follow(guest, dom, g)
 	return g, nil
 }
@@ -68,29 +82,27 @@ func (d *Daemon) start(guest uuid.UUID, dom abi.DomID, policy host.Policy, adopt
 // retryTime is after how long a session that broke off is taken up again.
 const retryTime = time.Second
 
-// follow waits for the end of a session.
+// follow waits for the end of a session. One that breaks off is taken up again, and
+// stands for the guest until then: it is no guest without protection meanwhile.
 func (d *Daemon) follow(guest uuid.UUID, dom abi.DomID, g *guarded) {
 	<-g.session.Done()
+	err := g.session.Err()
+	for err != nil && !errors.Is(err, host.ErrPersist) && !errors.Is(err, errStopping) {
+		d.host.Log.Error("a session broke off; the guest's output is held until it is taken up again",
+			"guest", g.policy.Name, "domid", uint16(dom), "error", err)
+		// Also if the domain is gone: the other host has to be told.
+		time.Sleep(retryTime)
+		if _, err = d.start(guest, dom, g.policy, true, g); err == nil {
+			return // it is followed in its turn
+		}
+	}
 	d.disks.Guest(dom).OnNeed(nil)
 	d.disks.Forget(dom)
 	d.mu.Lock()
 	delete(d.primaries, guest)
-	stopping := d.stopping
 	d.mu.Unlock()
-	err := g.session.Err()
-	if err == nil || stopping {
-		return
-	}
 	if errors.Is(err, host.ErrPersist) {
 		d.fail(err)
-		return
-	}
-	d.host.Log.Error("a session broke off; the guest's output is held until it is taken up again",
-		"guest", g.policy.Name, "domid", uint16(dom), "error", err)
-	// Also if the domain is gone: the other host has to be told.
-	time.Sleep(retryTime)
-	if _, err := d.start(guest, dom, g.policy, true); err != nil {
-		d.host.Log.Error("the session cannot be taken up again", "guest", g.policy.Name, "error", err)
 	}
 }
 
@@ -127,7 +139,7 @@ func (d *Daemon) protect(ctx context.Context, guest, peer string, interval time.
 	if err := d.mayPeer(policy.Peer); err != nil {
 		return err
 	}
-	g, err := d.start(id, dom, policy, false)
+	g, err := d.start(id, dom, policy, false, nil)
 	if err != nil {
 		return err
 	}
@@ -348,6 +360,10 @@ func (d *Daemon) adoptGuest(id uuid.UUID) error {
 	if policy == nil {
 		policy = &host.Policy{Name: name, Peer: d.host.Config.Peer.String(), Interval: time.Second}
 	}
+	if rec.Peer != "" {
+		// Whatever kemari.conf says by now: that is where the copy is.
+		policy.Peer = rec.Peer
+	}
 	if dom == 0 {
 		d.absent(id, rec, policy)
 		return nil
@@ -357,7 +373,7 @@ func (d *Daemon) adoptGuest(id uuid.UUID) error {
 		return err
 	}
 	d.host.Log.Info("taking up a protected guest", "guest", name, "domid", uint16(dom), "phase", rec.Phase)
-	_, err = d.start(id, dom, *policy, true)
+	_, err = d.start(id, dom, *policy, true, nil)
 	return err
 }
 
@@ -377,7 +393,7 @@ func (d *Daemon) absent(id uuid.UUID, rec lease.Record, policy *host.Policy) {
 		return
 	}
 	// It ended while no daemon ran: the other host has to be told.
-	if _, err := d.start(id, absentDomID, *policy, true); err != nil {
+	if _, err := d.start(id, absentDomID, *policy, true, nil); err != nil {
 		d.host.Log.Error("telling the peer that a guest has ended", "guest", policy.Name, "error", err)
 	}
 }

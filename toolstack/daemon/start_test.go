@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -44,6 +45,23 @@ func TestI14SecondStart(t *testing.T) {
 		}
 		if err := d.mayStart(rec.Guest, "web"); (err == nil) != c.may {
 			t.Errorf("%s, %s: %v", c.role, c.phase, err)
+		}
+	}
+}
+
+// TestProtectNeedsAnEnd: what is recorded as protected, and has no session, is not
+// protected anew: the session would find no connection, and have the peer fenced.
+func TestProtectNeedsAnEnd(t *testing.T) {
+	for _, phase := range []lease.Phase{lease.Protecting, lease.HandedOver} {
+		dom := hosttest.New(t, uuid.New(), "web", false, kemariop.RoleNone)
+		d := &Daemon{host: dom.Host, primaries: map[uuid.UUID]*guarded{}}
+		rec := lease.Record{Guest: uuid.New(), Role: lease.Primary, Generation: 3, Phase: phase}
+		if err := d.host.Records.Persist(rec); err != nil {
+			t.Fatal(err)
+		}
+		policy := host.Policy{Name: "web", Peer: "kemari:unix:/run/peer"}
+		if _, err := d.start(rec.Guest, hosttest.DomID, policy, false, nil); err == nil || !strings.Contains(err.Error(), "generation 3") {
+			t.Errorf("%s: %v", phase, err)
 		}
 	}
 }

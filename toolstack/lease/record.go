@@ -48,6 +48,8 @@ type Record struct {
 	Role       Role      `json:"role"`
 	Generation uint64    `json:"generation"`
 	Phase      Phase     `json:"phase"`
+	// Peer is the URI at which the primary reaches the secondary of this generation.
+	Peer string `json:"peer,omitempty"`
 	// Epoch is the epoch at which the guest was handed over or activated.
 	Epoch uint64 `json:"epoch,omitempty"`
 }

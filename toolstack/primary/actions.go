@@ -59,7 +59,10 @@ func (s *Session) act(a replica.Action) error {
 		return s.destroyGuest()
 	case replica.Fence:
 		s.helpers.Go(func() {
-			err := s.cfg.Host.Fence(s.ctx, a.Why)
+			err := s.cfg.NoFence
+			if err == nil {
+				err = s.cfg.Host.Fence(s.ctx, a.Why)
+			}
 			s.post(replica.FenceDone{Err: err})
 		})
 	default:
@@ -103,7 +106,18 @@ func (s *Session) connect() {
 		return
 	}
 	s.dialing = true
+	// Who hangs up on everything is not called without a pause.
+	wait := time.Duration(0)
+	if s.connID > 0 && !s.fruitful {
+		wait = redialTime
+	}
+	s.fruitful = false
 	s.helpers.Go(func() {
+		select {
+		case <-time.After(wait):
+		case <-s.ctx.Done():
+			return
+		}
 		for {
 			ctx, cancel := context.WithTimeout(s.ctx, dialTime)
 			c, err := s.cfg.Peer.Dial(ctx)
@@ -164,7 +178,7 @@ func (s *Session) received(msg any) error {
 		}
 		local := s.cfg.Host.Identity.Hello(stream.Primary, s.cfg.Guest, s.cfg.Dom)
 		if reasons := replica.Incompatible(&local, m); len(reasons) > 0 {
-			return s.refused(reasons)
+			return s.refused(&stream.Refuse{Reasons: reasons})
 		}
 		s.ready = true
 		if err := s.step(replica.PeerHello{Conn: id, Hello: m}); err != nil {
@@ -179,21 +193,22 @@ func (s *Session) received(msg any) error {
 		}
 		return nil
 	case stream.Ack:
+		s.fruitful = true
 		return s.step(replica.Acked{Conn: id, Generation: m.Generation, Epoch: m.Epoch})
 	case stream.Discarded:
 		return s.step(replica.PeerDiscarded{Conn: id, Generation: m.Generation})
 	case *stream.Refuse:
-		if s.machine.Record().Phase == lease.HandedOver {
-			s.letGo = true // it runs there by now
+		if s.machine.Record().Phase == lease.HandedOver && m.TakenOver {
+			s.letGo = true
 		}
-		return s.refused(m.Reasons)
+		return s.refused(m)
 	}
 	return nil // a heartbeat
 }
 
-func (s *Session) refused(reasons []string) error {
-	s.status.fail(refusal(reasons))
-	return s.step(replica.PeerRefused{Conn: s.connID, Reasons: reasons})
+func (s *Session) refused(r *stream.Refuse) error {
+	s.status.fail(refusal(r.Reasons))
+	return s.step(replica.PeerRefused{Conn: s.connID, TakenOver: r.TakenOver, Reasons: r.Reasons})
 }
 
 // releaseAll ends the tap: the guest runs as if nobody had ever watched it.

@@ -142,7 +142,7 @@ func (s *Session) adopt() error {
 		return err
 	}
 	if err != nil || info.UUID != [16]byte(s.cfg.Guest) {
-		s.dead = true
+		s.dead, s.frozen = true, false
 		if err := s.start(); err != nil || s.machine.Record().Phase == lease.HandedOver {
 			return err
 		}
@@ -152,6 +152,7 @@ func (s *Session) adopt() error {
 	if err != nil {
 		return err
 	}
+	s.frozen = status.Role == kemariop.RolePrimary && status.Is(kemariop.StateHarvested)
 	if status.Role == kemariop.RolePrimary {
 		if s.capture, err = AdoptCapture(s.op, s.cfg.Host.Memory, s.cfg.Host.Ctl, status); err != nil {
 			return err
@@ -160,10 +161,13 @@ func (s *Session) adopt() error {
 			return err
 		}
 		s.xen = s.capture.Shared().LastSync()
-		s.frozen = status.Is(kemariop.StateHarvested)
 		s.freeze()
-		if err := s.cfg.Disks.Recovered(s.ctx); err != nil {
-			return err
+		// The disks of a guest that was handed over are the other host's: what this
+		// one has not answered is done again there.
+		if s.machine.Record().Phase != lease.HandedOver {
+			if err := s.cfg.Disks.Recovered(s.ctx); err != nil {
+				return err
+			}
 		}
 		if !s.frozen {
 			s.thaw()

@@ -26,6 +26,7 @@ type Config struct {
 	Guest    uuid.UUID
 	Name     string
 	Peer     transport.Transport
+	NoFence  error         // why fence_command proves nothing about this peer, or nil
 	Interval time.Duration // longest epoch
 	Record   lease.Record
 	Disks    Disks
@@ -60,6 +61,7 @@ type Session struct {
 	connID   uint64
 	pulse    *link.Pulse
 	dialing  bool
+	fruitful bool // something was acknowledged since the secondary was called last
 	frozen   bool // harvested, not released
 	stopped  bool // the disks are frozen
 	rings    []stream.Ring
@@ -75,6 +77,7 @@ type Session struct {
 	asked    chan<- string // an operator waits to hear why the guest is not handed over
 	why      reason        // for the sync that the timer stands for
 	copying  uint64        // generation of the full epoch that is open on conn
+	tried    sending       // the newest epoch
 
 	status status
 }
@@ -108,7 +111,8 @@ func New(cfg Config) *Session {
 		events:  make(chan any, 64), trigger: make(chan struct{}, 1),
 		done: make(chan struct{}), timer: time.NewTimer(time.Hour),
 	}
-	s.stopped = cfg.Frozen
+	// Until Xen has been asked, there may be an epoch that is not acknowledged.
+	s.stopped, s.frozen = cfg.Frozen, cfg.Frozen
 	s.measure.counters = newCounters(cfg.Host.Hypercalls)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -182,7 +186,7 @@ func (s *Session) run(adopt bool) (err error) {
 	if adopt {
 		err = s.adopt()
 	} else {
-		err = s.step(replica.Protect{})
+		err = s.step(replica.Protect{Peer: s.cfg.Peer.String()})
 	}
 	for err == nil && !s.over() {
 		select {

@@ -4,6 +4,7 @@ package primary
 
 import (
 	"bytes"
+	"fmt"
 	"sync/atomic"
 
 	"github.com/kemari-ft/kemari/toolstack/xsreplica"
@@ -99,15 +100,15 @@ func (v *storeView) state(all bool) ([]byte, error) {
 		st.Nodes, err = xsreplica.Snapshot(tx, v.dom)
 		return err
 	})
+	var reply string
 	if err == nil {
-		var reply string
-		if reply, err = v.client.Control("watches"); err == nil {
-			st.Watches, err = xsreplica.ParseWatches(reply, v.dom)
-		}
+		reply, err = v.client.Control("watches")
 	}
 	var b []byte
 	if err == nil {
-		b, err = st.Encode(v.dom)
+		if b, err = encode(&st, reply, v.dom); err != nil {
+			err = fmt.Errorf("xenstore: %w: %w", err, errGuest)
+		}
 	}
 	if err != nil {
 		v.changed.Store(true)
@@ -118,4 +119,12 @@ func (v *storeView) state(all bool) ([]byte, error) {
 	}
 	v.nodes = b
 	return b, nil
+}
+
+// encode is what a guest, and xl, have written to xenstore, as the epoch holds it.
+func encode(st *xsreplica.State, watches string, dom abi.DomID) (_ []byte, err error) {
+	if st.Watches, err = xsreplica.ParseWatches(watches, dom); err != nil {
+		return nil, err
+	}
+	return st.Encode(dom)
 }

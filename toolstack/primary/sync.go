@@ -91,7 +91,7 @@ func (s *Session) justReads(why reason) bool {
 func (s *Session) harvest() error {
 	nodes, err := s.store.state(false)
 	if err != nil {
-		return err
+		return s.unprotectable(err)
 	}
 	s.measure.mark(&s.measure.now.Store)
 	if s.xen, err = s.op.Sync(true); err != nil {
@@ -103,11 +103,26 @@ func (s *Session) harvest() error {
 		return s.step(replica.Resync{})
 	}
 	if err := s.captureRings(); err != nil {
-		return err
+		return s.unprotectable(err)
 	}
 	s.measure.mark(&s.measure.now.Harvest)
 	return s.step(replica.Harvested{})
 }
+
+// unprotectable ends the protection of a frozen guest of which no epoch can be made, if
+// that is its own doing: it would be so at each further try. It stays frozen until the
+// secondary has discarded its copy.
+func (s *Session) unprotectable(err error) error {
+	if !errors.Is(err, errGuest) {
+		return err
+	}
+	s.log.Error("the guest cannot be protected any more", s.who("error", err)...)
+	s.status.say(fmt.Sprintf("the guest cannot be protected any more: %v", err))
+	return s.step(replica.Unprotect{})
+}
+
+// errGuest is what the guest has made of what is its own, and no epoch can hold.
+var errGuest = errors.New("the guest's doing")
 
 func (s *Session) captureRings() error {
 	rings, refs := s.cfg.Disks.Capture()
@@ -171,11 +186,11 @@ func (s *Session) harvestNow() error {
 		}
 		nodes, err := s.store.state(true)
 		if err != nil {
-			return err
+			return s.unprotectable(err)
 		}
 		s.nodes = nodes
 		if err := s.captureRings(); err != nil {
-			return err
+			return s.unprotectable(err)
 		}
 		s.measure.mark(&s.measure.now.Harvest)
 		s.local = append(s.local, replica.Harvested{})
@@ -184,8 +199,25 @@ func (s *Session) harvestNow() error {
 	return s.sync(reasonTimer)
 }
 
+// sending is how often an epoch was sent.
+type sending struct {
+	generation, epoch uint64
+	times             int
+}
+
+// mostSends is how often an epoch is sent before all of memory is sent anew: there may
+// be something in it that no secondary takes.
+const mostSends = 8
+
 // sendEpoch sends what was harvested.
 func (s *Session) sendEpoch(a replica.SendEpoch) error {
+	if s.tried.generation != a.Generation || s.tried.epoch != a.Epoch {
+		s.tried = sending{generation: a.Generation, epoch: a.Epoch}
+	}
+	if s.tried.times++; s.tried.times > mostSends {
+		s.log.Warn("an epoch was sent again and again, and never acknowledged; all of memory is sent", s.who("epoch", a.Epoch, "times", mostSends)...)
+		return s.step(replica.Resync{})
+	}
 	s.measure.now.Epoch = a.Epoch
 	spent := s.conn.Spent()
 	var sent stream.Sent

@@ -74,8 +74,9 @@ type (
 
 // Events of a Primary.
 type (
-	// Protect: the operator wants the guest protected.
-	Protect struct{}
+	// Protect: the operator wants the guest protected, with a copy at the peer that
+	// the URI names.
+	Protect struct{ Peer string }
 	// Connected: the connection stands, nothing has been sent.
 	Connected struct{ Conn uint64 }
 	// CopyRound: a round of the first copy, before the last, was harvested
@@ -99,8 +100,9 @@ type (
 	}
 	// PeerRefused: REFUSE came.
 	PeerRefused struct {
-		Conn    uint64
-		Reasons []string
+		Conn      uint64
+		TakenOver bool // see stream.Refuse
+		Reasons   []string
 	}
 	// Unprotect: the operator wants the protection to end.
 	Unprotect struct{}
@@ -158,7 +160,7 @@ type (
 // Actions of a Secondary.
 type (
 	// SendRefuse: send REFUSE and close the connection.
-	SendRefuse struct{ Reasons []string }
+	SendRefuse struct{ Refuse stream.Refuse }
 	// BuildShell: make the shell, or empty the one which is there.
 	BuildShell struct{ Shell *stream.Shell }
 	// SendAck: send ACK.

@@ -60,7 +60,7 @@ func (p *Primary) left(proof lease.Proof) []Action {
 	}
 	actions := []Action{Persist{p.rec}, Hangup{"protection has ended"}, ReleaseAll{proof.String()}}
 	if how == toResync {
-		actions = append(actions, p.protect()...)
+		actions = append(actions, p.protect(p.rec.Peer)...)
 	}
 	return actions
 }

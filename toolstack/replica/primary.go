@@ -103,9 +103,9 @@ func (p *Primary) Step(ev Event) []Action {
 	}
 	switch ev := ev.(type) {
 	case Protect:
-		return p.protect()
+		return p.protect(ev.Peer)
 	case Connected:
-		if ev.Conn <= p.newest || !p.protected() && p.aim != toBeFollowed {
+		if ev.Conn <= p.newest || !p.protected() && p.rec.Phase != lease.HandedOver {
 			return []Action{Hangup{"no longer wanted"}}
 		}
 		p.conn, p.newest, p.agreed, p.asked = ev.Conn, ev.Conn, false, false
@@ -117,7 +117,7 @@ func (p *Primary) Step(ev Event) []Action {
 		p.agreed = true
 		return p.hello(ev.Hello)
 	case PeerRefused:
-		return p.refused(ev.Reasons)
+		return p.refused(ev.Reasons, ev.TakenOver)
 	case Disconnected:
 		return p.disconnected(ev.Err)
 	case CopyRound:
@@ -172,11 +172,11 @@ func (p *Primary) protected() bool {
 
 func (p *Primary) leaving() bool { return p.aim == toUnprotect || p.aim == toResync || p.aim == toEnd }
 
-func (p *Primary) protect() []Action {
+func (p *Primary) protect(peer string) []Action {
 	if p.protected() || p.aim == toBeFollowed {
 		return []Action{Report{"the guest is protected already"}}
 	}
-	p.rec = lease.Record{Guest: p.guest, Role: lease.Primary, Generation: p.rec.Generation + 1, Phase: lease.Copying}
+	p.rec = lease.Record{Guest: p.guest, Role: lease.Primary, Generation: p.rec.Generation + 1, Phase: lease.Copying, Peer: peer}
 	p.acked, p.pending, p.aim, p.resumed = 0, 0, keepOn, false
 	return []Action{Persist{p.rec}, Connect{}}
 }
@@ -185,6 +185,12 @@ func (p *Primary) protect() []Action {
 func (p *Primary) hello(h *stream.Hello) []Action {
 	g := p.rec.Generation
 	switch {
+	case p.aim == toBeFollowed && (h.Generation != g || h.Epoch != p.acked):
+		// Its daemon was restarted before it knew that the guest was let go. Nobody
+		// has the guest any more, and nobody can come to run it.
+		p.aim, p.reason = toEnd, stream.ReasonDestroyed
+		return append([]Action{Report{fmt.Sprintf("the guest is lost: it was handed over at epoch %d of generation %d, which the secondary no longer holds", p.acked, g)}},
+			p.sendLeave()...)
 	case p.aim == toBeFollowed:
 		return []Action{SendLetGo{g, p.acked}}
 	case p.leaving():
@@ -253,14 +259,14 @@ func (p *Primary) ack(generation, epoch uint64) []Action {
 	}
 }
 
-func (p *Primary) refused(reasons []string) []Action {
+func (p *Primary) refused(reasons []string, takenOver bool) []Action {
 	p.conn = 0
 	report := Report{"the secondary refuses: " + strings.Join(reasons, "; ")}
 	if p.rec.Phase == lease.Copying {
 		return append([]Action{report, Hangup{"refused"}}, p.giveUp()...)
 	}
-	if p.aim == toBeFollowed {
-		return []Action{report, Hangup{"refused"}} // it runs there by now
+	if p.rec.Phase == lease.HandedOver && takenOver {
+		return []Action{report, Hangup{"refused"}}
 	}
 	return []Action{report, Hangup{"refused"}, Connect{}}
 }
@@ -271,7 +277,7 @@ func (p *Primary) disconnected(err error) []Action {
 	switch {
 	case p.rec.Phase == lease.Copying:
 		return append([]Action{report}, p.giveUp()...)
-	case p.rec.Phase == lease.Protecting, p.aim == toBeFollowed:
+	case p.rec.Phase == lease.Protecting, p.rec.Phase == lease.HandedOver:
 		return []Action{report, Connect{}}
 	}
 	return nil

@@ -139,7 +139,7 @@ func (s *Secondary) hello(ev PeerHello) []Action {
 	s.conn, s.newest, s.offered = ev.Conn, ev.Conn, ev.Hello.Generation
 	refuse := func(format string, args ...any) []Action {
 		s.offered = 0
-		return []Action{SendRefuse{[]string{fmt.Sprintf(format, args...)}}}
+		return []Action{SendRefuse{stream.Refuse{TakenOver: s.takenOver(ev.Hello), Reasons: []string{fmt.Sprintf(format, args...)}}}}
 	}
 	switch g := ev.Hello.Generation; {
 	case uuid.UUID(ev.Hello.Guest) != s.guest:
@@ -162,6 +162,11 @@ func (s *Secondary) hello(ev PeerHello) []Action {
 		held = s.img.Acked
 	}
 	return []Action{SendHello{Generation: s.rec.Generation, Epoch: held}}
+}
+
+// takenOver: the guest of a HELLO goes on here, or went on here before it ended.
+func (s *Secondary) takenOver(h *stream.Hello) bool {
+	return uuid.UUID(h.Guest) == s.guest && (s.running || s.rec.Epoch != 0) && h.Generation <= s.rec.Generation
 }
 
 func (s *Secondary) describe(shell *stream.Shell) []Action {
@@ -217,7 +222,11 @@ func (s *Secondary) discard(ev Event) []Action {
 	case DiscardAsked:
 		generation = ev.Generation
 	case GuestGone:
-		generation, phase = ev.Generation, lease.Ended
+		generation = ev.Generation
+		// One that reboots goes on at the primary, protected or not.
+		if ev.Reason != stream.ReasonReboot {
+			phase = lease.Ended
+		}
 	}
 	switch {
 	case s.chosen || s.running || generation != s.offered:

@@ -84,7 +84,11 @@ func parseEvent(t *testing.T, d *datadriven.TestData, num func(string) uint64) E
 	case "let-go":
 		return PeerLetGo{conn, gen, epoch}
 	case "end":
-		return GuestGone{conn, gen, stream.ReasonPoweroff}
+		reason := stream.ReasonPoweroff
+		if d.HasArg("reboot") {
+			reason = stream.ReasonReboot
+		}
+		return GuestGone{conn, gen, reason}
 	case "lease-expired":
 		return PeerLeaseExpired{}
 	case "protect":
@@ -100,7 +104,7 @@ func parseEvent(t *testing.T, d *datadriven.TestData, num func(string) uint64) E
 	case "discarded":
 		return PeerDiscarded{conn, gen}
 	case "refused":
-		return PeerRefused{conn, []string{"the name web1 is taken there"}}
+		return PeerRefused{conn, d.HasArg("taken-over"), []string{"the name web1 is taken there"}}
 	case "unprotect":
 		return Unprotect{}
 	case "resync":

@@ -236,7 +236,7 @@ func (w *world) deliverP() {
 	case SendHello:
 		w.stepP(PeerHello{w.conn, &stream.Hello{Role: stream.Secondary, Guest: guestID, Generation: m.Generation, Epoch: m.Epoch}})
 	case SendRefuse:
-		w.stepP(PeerRefused{w.conn, m.Reasons})
+		w.stepP(PeerRefused{w.conn, m.Refuse.TakenOver, m.Refuse.Reasons})
 	case SendAck:
 		w.stepP(Acked{w.conn, m.Generation, m.Epoch})
 	case SendDiscarded:

@@ -30,7 +30,7 @@ func (r *Receiver) act(a replica.Action) error {
 	case replica.SendRefuse:
 		if conn := r.conn; conn != nil {
 			r.conn = nil
-			r.helpers.Go(func() { conn.Refuse(a.Reasons) })
+			r.helpers.Go(func() { conn.Refuse(a.Refuse) })
 		}
 	case replica.SendAck:
 		r.say(func(c *link.Conn) error { return c.Ack(a.Generation, a.Epoch) })

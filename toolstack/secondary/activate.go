@@ -68,20 +68,30 @@ func (s *Shell) Write(gfn abi.GFN, data []byte) error {
 	if s.kept(gfn) {
 		return nil
 	}
-	page := s.mem.Page(gfn)
-	if page == nil {
-		if err := s.ctl.PopulatePhysmap(s.dom, []abi.GFN{gfn}); err != nil {
-			return err
-		}
-		if err := s.mem.Changed(gfn); err != nil {
-			return err
-		}
-		if page = s.mem.Page(gfn); page == nil {
-			return fmt.Errorf("%s: no page at gfn %#x although it was populated", s.dom, gfn)
-		}
+	page, err := s.room(gfn)
+	if err != nil {
+		return err
 	}
 	copy(page, data)
 	return nil
+}
+
+// room is the page at a gfn, a new one if there was none.
+func (s *Shell) room(gfn abi.GFN) ([]byte, error) {
+	if page := s.mem.Page(gfn); page != nil {
+		return page, nil
+	}
+	if err := s.ctl.PopulatePhysmap(s.dom, []abi.GFN{gfn}); err != nil {
+		return nil, err
+	}
+	if err := s.mem.Changed(gfn); err != nil {
+		return nil, err
+	}
+	page := s.mem.Page(gfn)
+	if page == nil {
+		return nil, fmt.Errorf("%s: no page at gfn %#x although it was populated", s.dom, gfn)
+	}
+	return page, nil
 }
 
 // Zero makes a page of zeros.
@@ -296,9 +306,10 @@ const (
 
 func (s *Shell) writeAlways(always []stream.AlwaysPage) error {
 	for _, p := range always {
-		page := s.mem.Page(p.GFN)
-		if page == nil {
-			return fmt.Errorf("%s: no page at gfn %#x, where the guest has one that Xen writes", s.dom, p.GFN)
+		// Where there was a hole until the last epoch, its page came with no other.
+		page, err := s.room(p.GFN)
+		if err != nil {
+			return fmt.Errorf("a page that Xen or dom0 writes: %w", err)
 		}
 		if len(p.Data) != abi.PageSize {
 			return fmt.Errorf("%s: gfn %#x: %w", s.dom, p.GFN, errNoImage)

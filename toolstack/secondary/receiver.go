@@ -329,7 +329,7 @@ func (r *Receiver) shellFailed(err error) error {
 	if conn := r.conn; conn != nil {
 		r.conn = nil
 		r.pulse.Over(nil, 0)
-		r.helpers.Go(func() { conn.Refuse([]string{err.Error()}) })
+		r.helpers.Go(func() { conn.Refuse(stream.Refuse{Reasons: []string{err.Error()}}) })
 	}
 	r.dropShell()
 	if derr := r.destroyShell(); derr != nil {
