@@ -151,39 +151,5 @@ func Apply(w Writer, dom abi.DomID, nodes []Node) error {
 	return nil
 }
 
-// libxlKeys are the nodes that libxl writes to a disk's back end and copies to
-// its own directory, in the order of tools/libs/light/libxl_disk.c:
-// device_disk_add(); one that the back end does not have is left out.
-var libxlKeys = []string{"params", "script", "frontend-id", "online", "removable", "bootable",
-	"dev", "type", "mode", "device-type", "direct-io-safe", "discard-enable", "specification"}
-
-// LibxlDevices are the nodes under /libxl/D by which xl block-list and destroy
-// find the disks among nodes.  Written by the toolstack, they inherit the
-// permissions of their directory.
-func LibxlDevices(dom abi.DomID, nodes []Node) []Node {
-	values := map[string]string{}
-	for _, n := range nodes {
-		values[n.Path] = n.Value
-	}
-	var out []Node
-	for _, n := range nodes {
-		dev, ok := strings.CutPrefix(n.Path, backRoot(dom)+"/")
-		if !ok || strings.Contains(dev, "/") {
-			continue
-		}
-		dir := fmt.Sprintf("/libxl/%d/device/vbd/%s/", uint16(dom), dev)
-		out = append(out,
-			Node{Path: dir + "frontend", Value: frontRoot(dom) + "/device/vbd/" + dev},
-			Node{Path: dir + "backend", Value: n.Path})
-		for _, key := range libxlKeys {
-			if v, ok := values[n.Path+"/"+key]; ok {
-				out = append(out, Node{Path: dir + key, Value: v})
-			}
-		}
-		out = append(out, Node{Path: dir + "state", Value: "1"})
-	}
-	return out
-}
-
 // Roots are the directories below which lies all that is replicated.
 func Roots(dom abi.DomID) []string { return []string{frontRoot(dom), backRoot(dom)} }

@@ -16,9 +16,6 @@ type VCPU uint32
 // GFN is a guest frame number: an index into a domain's physical address space.
 type GFN uint64
 
-// MFN is a machine frame number.
-type MFN uint64
-
 // GrantRef is a grant reference (grant_ref_t).
 type GrantRef uint32
 

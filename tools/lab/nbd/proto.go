@@ -28,7 +28,6 @@ const (
 	repInfo       = 3
 	repErrUnsup   = 1<<31 | 1
 	repErrInvalid = 1<<31 | 3
-	repErrUnknown = 1<<31 | 6
 
 	infoExport    = 0
 	infoBlockSize = 3
@@ -74,11 +73,9 @@ func (op Op) modifies() bool { return op == Write || op == Trim || op == WriteZe
 type Errno uint32
 
 const (
-	EPERM     Errno = 1
-	EIO       Errno = 5
-	EINVAL    Errno = 22
-	ENOSPC    Errno = 28
-	ESHUTDOWN Errno = 108
+	EIO    Errno = 5
+	EINVAL Errno = 22
+	ENOSPC Errno = 28
 )
 
 const (

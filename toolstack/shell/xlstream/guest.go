@@ -46,10 +46,6 @@ type Guest struct {
 	Params []HVMParam
 	// HVMContext is the blob of XEN_DOMCTL_gethvmcontext.
 	HVMContext []byte
-	// CPUIDPolicy and MSRPolicy are arrays of xen_cpuid_leaf_t (24 bytes)
-	// and xen_msr_entry_t (16 bytes).  Without the former libxl makes a
-	// policy from the JSON and the host.
-	CPUIDPolicy, MSRPolicy []byte
 }
 
 // Implementation limits.  They bound what a hostile peer can make the restorer
@@ -57,7 +53,6 @@ type Guest struct {
 const (
 	maxGFN        = 1 << 32
 	maxHVMContext = 8 << 20
-	maxPolicy     = 1 << 20
 
 	// maxMemSlackKB is LIBXL_MAXMEM_CONSTANT: what libxl adds to the
 	// memory of a domain that is not PV when it calls setmaxmem.
@@ -81,13 +76,7 @@ func Write(w io.Writer, g *Guest) error {
 	e.record(libxlRecLibxcContext, nil)
 
 	e.libxcHeaders(g.XenMajor, g.XenMinor)
-	// An empty policy record is an error (handle_x86_cpuid_policy()).
-	if len(g.CPUIDPolicy) != 0 {
-		e.record(recCPUIDPolicy, g.CPUIDPolicy)
-	}
-	if len(g.MSRPolicy) != 0 {
-		e.record(recMSRPolicy, g.MSRPolicy)
-	}
+	// No policy records: libxl makes a policy from the JSON and the host.
 	e.record(recStaticDataEnd, nil)
 	// Pages go before the parameters, because handle_hvm_params() clears the
 	// pages that the parameters name.
@@ -129,12 +118,6 @@ func (g *Guest) Check() error {
 	}
 	if n := len(g.HVMContext); n == 0 || n > maxHVMContext {
 		bad("HVM context of %d bytes (1..%d)", n, maxHVMContext)
-	}
-	if n := len(g.CPUIDPolicy); n%24 != 0 || n > maxPolicy {
-		bad("CPUID policy of %d bytes: not a multiple of 24 up to %d", n, maxPolicy)
-	}
-	if n := len(g.MSRPolicy); n%16 != 0 || n > maxPolicy {
-		bad("MSR policy of %d bytes: not a multiple of 16 up to %d", n, maxPolicy)
 	}
 	if len(errs) != 0 {
 		return fmt.Errorf("make shell of %q: %w", g.Config.Name(), errors.Join(errs...))

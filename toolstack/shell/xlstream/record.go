@@ -42,11 +42,6 @@ const (
 	recHVMContext    = 0x09
 	recHVMParams     = 0x0a
 	recStaticDataEnd = 0x10
-	recCPUIDPolicy   = 0x11
-	recMSRPolicy     = 0x12
-
-	// recLengthMax is REC_LENGTH_MAX.
-	recLengthMax = 128 << 20
 
 	// pageXAlloc is XEN_DOMCTL_PFINFO_XALLOC in the place that PAGE_DATA
 	// gives to the type of a page: populate it, no data follows.  See
