@@ -7,7 +7,10 @@ package store
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,11 +27,12 @@ var sharedFileSystems = map[int64]string{
 
 // promises says whether a file system can keep the promise of this package.
 func promises(fsType int64, o Options) error {
-	if _, ok := sharedFileSystems[fsType]; ok || o.HostLocalFile {
+	if _, ok := sharedFileSystems[fsType]; ok || o.anyFileSystem {
 		return nil
 	}
 	return fmt.Errorf("its file system (type %#x) does not promise that another host can read what was written; "+
-		"use a block device or a shared file system, or state that the file is host-local", fsType)
+		"use a block device or a shared file system: %s", fsType,
+		strings.Join(slices.Sorted(maps.Values(sharedFileSystems)), ", "))
 }
 
 // refuseHostCache walks the stack of devices under dev ("major:minor") in

@@ -38,13 +38,11 @@ type Store interface {
 	Close() error
 }
 
-// Options are the operator's statements about a target.
+// Options say how a target is opened.
 type Options struct {
 	ReadOnly bool
-	// HostLocalFile says that the operator knows the raw file lies on a file
-	// system of this host only and that its contents reach the other host by
-	// another way. Without it such a file is refused.
-	HostLocalFile bool
+
+	anyFileSystem bool // for tests, whose files lie on this host
 }
 
 // Open opens a block device or a raw file for direct access.

@@ -53,7 +53,7 @@ func openRaw(t *testing.T, path string, o Options) Store {
 
 func TestRawFile(t *testing.T) {
 	path := rawFile(t, 1<<20)
-	s := openRaw(t, path, Options{HostLocalFile: true})
+	s := openRaw(t, path, Options{anyFileSystem: true})
 	if s.Size() != 1<<20 || s.SectorSize() < 512 {
 		t.Fatalf("size %d, sectors of %d", s.Size(), s.SectorSize())
 	}
@@ -82,7 +82,7 @@ func TestRawFile(t *testing.T) {
 }
 
 func TestReadOnlyFileIsNotWritten(t *testing.T) {
-	s := openRaw(t, rawFile(t, 8192), Options{HostLocalFile: true, ReadOnly: true})
+	s := openRaw(t, rawFile(t, 8192), Options{anyFileSystem: true, ReadOnly: true})
 	if _, err := s.WriteAt(page(t), 0); err == nil {
 		t.Error("a read-only disk was written to")
 	}
@@ -145,7 +145,7 @@ func TestOpenRefuses(t *testing.T) {
 		"half a sector":    rawFile(t, 1000),
 		"empty":            rawFile(t, 0),
 	} {
-		if s, err := Open(path, Options{HostLocalFile: true}); err == nil {
+		if s, err := Open(path, Options{anyFileSystem: true}); err == nil {
 			s.Close()
 			t.Errorf("%s: no error", name)
 		} else if !strings.Contains(err.Error(), path) {
