@@ -118,7 +118,7 @@ func (q *queue) redo() error {
 	from, to := q.ring.InProgress()
 	for i := from; i != to; i++ {
 		r := &q.requests[i&(q.ring.Size()-1)]
-		if err := q.journal.Request(i, r.raw[:]); err != nil {
+		if err := q.taken(i, r.raw[:]); err != nil {
 			return err
 		}
 		r.index = i

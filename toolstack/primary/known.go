@@ -35,8 +35,8 @@ const everyLine = ^stream.LineSet(0)
 func (k *known) tell(gfn abi.GFN, page []byte) (set stream.LineSet, copied []byte, compared bool) {
 	if place, ok := k.places[gfn]; ok {
 		k.recent[place] = true
-		copied = k.page(place)
-		return update(copied, page), copied, true
+		set, copied = k.again(place, page)
+		return set, copied, true
 	}
 	copied = k.page(k.place(gfn))
 	copy(copied, page)
@@ -63,9 +63,6 @@ func (k *known) place(gfn abi.GFN) int {
 	k.gfns[place], k.places[gfn] = gfn, place
 	return place
 }
-
-// forget is for a page about which the secondary is told otherwise.
-func (k *known) forget(gfn abi.GFN) { delete(k.places, gfn) }
 
 func (k *known) forgetAll() { clear(k.places) }
 

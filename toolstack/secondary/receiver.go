@@ -17,7 +17,6 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/shell"
 	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
 	"github.com/kemari-ft/kemari/toolstack/stream"
-	"github.com/kemari-ft/kemari/toolstack/xsreplica"
 	"github.com/kemari-ft/kemari/xen/abi"
 	"github.com/kemari-ft/kemari/xen/kemariop"
 )
@@ -304,21 +303,6 @@ func (r *Receiver) received(msg any) error {
 	case *stream.Refuse:
 		r.log.Warn("the primary refuses", r.who("reasons", m.Reasons)...)
 		r.conn.Close()
-	}
-	return nil
-}
-
-// judge looks into what the stream carries without understanding it, and which
-// is needed at activation: not to find out then, with the primary gone.
-func (r *Receiver) judge(e *stream.Epoch) error {
-	if _, err := kemariop.DecodeState(e.State); err != nil {
-		return fmt.Errorf("epoch %d: %w", e.Number, err)
-	}
-	if e.Xenstore == nil || r.guest == nil {
-		return nil
-	}
-	if _, err := xsreplica.Decode(e.Xenstore, r.guest.DomID); err != nil {
-		return fmt.Errorf("epoch %d: %w", e.Number, err)
 	}
 	return nil
 }

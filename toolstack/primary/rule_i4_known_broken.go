@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build broken_i4_known
+
+package primary
+
+import (
+	"bytes"
+
+	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/xen/abi"
+)
+
+// again and forget break invariant I4 on purpose, so that its tests can be seen to
+// fail: what is remembered is what the secondary was told first.
+func (k *known) again(place int, page []byte) (stream.LineSet, []byte) {
+	copied := bytes.Clone(k.page(place))
+	return update(copied, page), copied
+}
+
+func (k *known) forget(abi.GFN) {}
