@@ -17,6 +17,7 @@ import (
 	"github.com/kemari-ft/kemari/tests/pair"
 	"github.com/kemari-ft/kemari/tools/lab/lab"
 	"github.com/kemari-ft/kemari/toolstack/control"
+	"github.com/kemari-ft/kemari/toolstack/lease"
 )
 
 // TestHandOver lets a guest with a disk go on on the other host by the operator's
@@ -77,14 +78,67 @@ func handOver(t *testing.T, p *pair.Pair, others []*bystander) {
 	if err := p.Reboot(ctx, p.A(), g); err != nil {
 		t.Fatalf("xl reboot: %v", err)
 	}
+	brokenOff(ctx, t, p, g)
+	for _, b := range others {
+		b.undisturbed(ctx, t)
+	}
+}
+
+// brokenOff kills the daemon of a protected guest, and takes what it needs to take up
+// the guest's disk again: the guest's output stays held, kemarid says why and serves on,
+// and the guest can be destroyed.
+func brokenOff(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) {
+	t.Helper()
+	a := p.A()
+	if out, err := a.Run(ctx, "kemari", "protect", g.Name); err != nil {
+		t.Fatalf("%v\n%s\nkemarid on host a:\n%s", err, out, pair.DaemonOutput(a))
+	}
+	dom, err := g.DomID(ctx, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Shell(ctx, "kill -KILL $(pidof kemarid); rm /run/kemari/journal/"+dom+"-*"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.StartDaemon(ctx, a); err != nil {
+		t.Fatal(err)
+	}
+	// More than once: what was left by one try must not be in the way of the next.
+	var st control.Guest
+	for tries := range 2 {
+		st, err = p.WaitState(ctx, a, g.Name, "broken off", func(st control.Guest) bool {
+			return st.State == string(lease.Protecting) && strings.Contains(st.Text, "broke off")
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, cmd := range []string{"protect", "unprotect"} {
+			// The second one is remembered, and comes to nothing as long as there is no session.
+			if out, err := a.Run(ctx, "kemari", cmd, g.Name); err == nil {
+				t.Errorf("try %d: kemari %s of a guest whose session broke off succeeds: %s", tries+1, cmd, out)
+			}
+		}
+	}
+	destroyProtected(ctx, t, p, g)
+	for _, h := range []*lab.Host{a, p.B()} {
+		if out, err := h.Run(ctx, "kemari", "status", st.UUID); err != nil || !strings.Contains(out, string(lease.Ended)) {
+			t.Errorf("host %s after xl destroy: %v\n%s\n%s", h.Name, err, out, pair.DaemonOutput(h))
+		}
+	}
+}
+
+// destroyProtected destroys a protected guest of host a, of which then nothing is left on either
+// host.
+func destroyProtected(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) {
+	t.Helper()
 	if _, err := p.A().Run(ctx, "xl", "destroy", g.Name); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := p.A().Run(ctx, "xl", "list"); err != nil || strings.Contains(out, g.Name) {
-		t.Errorf("after xl destroy: %v\n%s", err, out)
-	}
-	for _, b := range others {
-		b.undisturbed(ctx, t)
+	for _, h := range []*lab.Host{p.A(), p.B()} {
+		// The copy is destroyed once its primary has said that the guest has ended.
+		if out, err := h.Shell(ctx, "for i in $(seq 60); do xl list | grep -q "+g.Name+" || exit 0; sleep 1; done; xl list; exit 1"); err != nil {
+			t.Errorf("host %s after xl destroy: %v\n%s", h.Name, err, out)
+		}
 	}
 }
 
@@ -110,15 +164,7 @@ func rebootProtected(ctx context.Context, t *testing.T, p *pair.Pair) {
 	if after.Generation <= before.Generation || after.UUID != before.UUID {
 		t.Errorf("after its reboot it is %+v, before it was %+v", after, before)
 	}
-	if _, err := p.A().Run(ctx, "xl", "destroy", g.Name); err != nil {
-		t.Fatal(err)
-	}
-	for _, h := range []*lab.Host{p.A(), p.B()} {
-		// The copy is destroyed once its primary has said that the guest has ended.
-		if out, err := h.Shell(ctx, "for i in $(seq 60); do xl list | grep -q "+g.Name+" || exit 0; sleep 1; done; xl list; exit 1"); err != nil {
-			t.Errorf("host %s after xl destroy: %v\n%s", h.Name, err, out)
-		}
-	}
+	destroyProtected(ctx, t, p, g)
 }
 
 // giveBack protects on b a guest that was handed over to it, lets it go on on a
