@@ -68,24 +68,27 @@ func (h *Host) search(is func(abi.DomID, string, uuid.UUID) bool) (abi.DomID, st
 	return 0, "", nil
 }
 
-// Free says whether a guest could have its domid and its name on this host, now
-// and when it is activated.
-func (h *Host) Free(dom abi.DomID, name string) error {
+// Free gives every reason why a guest could not have its domid and its names, those
+// of the shell and of the guest that it may become, on this host.
+func (h *Host) Free(dom abi.DomID, names ...string) error {
 	var errs []error
 	if _, err := h.Ctl.DomainInfo(dom); err == nil {
 		errs = append(errs, fmt.Errorf("domain id %d is in use on this host", uint16(dom)))
 	} else if !errors.Is(err, syscall.ESRCH) {
 		errs = append(errs, err)
 	}
-	other, _, err := h.search(func(_ abi.DomID, n string, _ uuid.UUID) bool { return n == name })
-	if err == nil && other != 0 {
-		err = fmt.Errorf("the name %s is in use on this host, by domain %d", name, uint16(other))
+	for _, name := range names {
+		other, _, err := h.search(func(_ abi.DomID, n string, _ uuid.UUID) bool { return n == name })
+		if err == nil && other != 0 {
+			err = fmt.Errorf("the name %s is in use on this host, by domain %d", name, uint16(other))
+		}
+		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(errs...)
 }
 
-// Room says how much memory is missing for a guest that could not be made, if it
-// was that.
+// Room says how much memory is missing for a guest, if it is too little. xl may
+// still find enough: it can take some from dom0 (autoballoon in xl.conf(5)).
 func (h *Host) Room(pages uint64) error {
 	phys, err := h.Ctl.Physinfo()
 	if err != nil || phys.FreePages >= pages {

@@ -105,8 +105,10 @@ func (l *Conn) Close() {
 	})
 }
 
-// Refuse tells the peer why it is refused, and closes the connection.
+// Refuse tells the peer why it is refused, as far as that can be said, and closes
+// the connection.
 func (l *Conn) Refuse(r stream.Refuse) {
+	r.Reasons = r.Reasons[:min(len(r.Reasons), stream.MaxReasons)]
 	l.refused.Store(true)
 	_ = l.conn.SetWriteDeadline(time.Now().Add(HelloTime))
 	if err := l.Writer.Refuse(r); err == nil {

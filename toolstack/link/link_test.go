@@ -7,7 +7,10 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"io"
 	"net"
+	"slices"
 	"testing"
+
+	"github.com/kemari-ft/kemari/toolstack/stream"
 )
 
 // TestRefused: whoever reads the stream of a peer that is refused is told the
@@ -37,4 +40,15 @@ func TestRefused(t *testing.T) {
 	}
 	there.Close()
 	<-done
+}
+
+// TestManyReasons: more than a REFUSE holds are no reason to give none.
+func TestManyReasons(t *testing.T) {
+	here, there := net.Pipe()
+	defer there.Close()
+	go New(here).Refuse(slices.Repeat([]string{"no"}, stream.MaxReasons+1))
+	msg, err := stream.NewReader(there, stream.Secondary, stream.Limits{}, nil).Next()
+	if refuse, ok := msg.(*stream.Refuse); !ok || len(refuse.Reasons) != stream.MaxReasons {
+		t.Errorf("told %v, %v", msg, err)
+	}
 }

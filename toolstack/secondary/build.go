@@ -42,10 +42,11 @@ func (r *Receiver) buildShell(s *stream.Shell) error {
 	err = errors.Join(
 		r.cfg.Disks.Check(guest.Config.Disks()),
 		fitTSC(guest, r.cfg.Host.Identity.TSCkHz),
-		r.cfg.Host.Free(guest.DomID, guest.Config.Name()),
+		r.cfg.Host.Free(guest.DomID, guest.Config.Name(), guest.Config.ShellName()),
 	)
 	if err != nil {
-		return err
+		// Too little memory is a reason only beside others, before xl has tried.
+		return errors.Join(err, r.cfg.Host.Room(s.MemoryPages))
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, buildTime)
 	defer cancel()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -313,7 +314,7 @@ func (r *Receiver) shellFailed(err error) error {
 	if conn := r.conn; conn != nil {
 		r.conn = nil
 		r.pulse.Over(nil, 0)
-		r.helpers.Go(func() { conn.Refuse(stream.Refuse{Reasons: []string{err.Error()}}) })
+		r.helpers.Go(func() { conn.Refuse(stream.Refuse{Reasons: strings.Split(err.Error(), "\n")}) })
 	}
 	r.dropShell()
 	if derr := r.destroyShell(); derr != nil {

@@ -38,6 +38,8 @@ type Domain struct {
 	Host *host.Host
 	Dir  string // xl's files; what it was told is in the file log
 
+	FreePages uint64 // memory that the host has left
+
 	mu     sync.Mutex
 	uuid   uuid.UUID
 	paused bool // by the toolstack
@@ -60,8 +62,9 @@ func New(t *testing.T, guest uuid.UUID, name string, paused bool, role kemariop.
 cd `+d.Dir+`
 echo "$*" >> log
 case "$1" in
-domname) cat name ;;
+domname) [ "$2" = `+strconv.Itoa(int(DomID))+` ] && cat name ;;
 rename) [ ! -f norename ] && echo "$3" > name ;;
+restore) echo failed to free memory; exit 1 ;;
 esac
 `), 0o700))
 	d.Host = &host.Host{
@@ -113,15 +116,24 @@ func (d *Domain) Destroy() {
 	d.gone = true
 }
 
-// hypercall is Xen: see struct xen_domctl in xen/include/public/domctl.h, and
-// struct xen_domctl_kemari_op in kemari.h.
+// hypercall is Xen: see struct xen_domctl in xen/include/public/domctl.h, struct
+// xen_sysctl in sysctl.h, and struct xen_domctl_kemari_op in kemari.h.
 func (d *Domain) hypercall(op uint64, a [5]uint64) (int64, syscall.Errno) {
-	const union, args = 16, 24
-	if op != abi.HypervisorDomctl {
-		return -1, syscall.ENOSYS
-	}
+	const union, args, sysctlUnion = 16, 24, 8
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	switch op {
+	case abi.HypervisorSysctl:
+		b := d.Host.Hypercalls.At(a[0], int(unsafe.Sizeof(abi.Sysctl{})))
+		if privcmd.StructAt[abi.Sysctl](b).Cmd != abi.SysctlPhysinfo {
+			return -1, syscall.ENOSYS
+		}
+		privcmd.StructAt[abi.SysctlPhysinfoArgs](b[sysctlUnion:]).FreePages = d.FreePages
+		return 0, 0
+	case abi.HypervisorDomctl:
+	default:
+		return -1, syscall.ENOSYS
+	}
 	b := d.Host.Hypercalls.At(a[0], int(unsafe.Sizeof(abi.Domctl{})))
 	c := privcmd.StructAt[abi.Domctl](b)
 	if c.Domain != DomID || d.gone {
