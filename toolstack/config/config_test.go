@@ -127,7 +127,7 @@ func TestGuestErrors(t *testing.T) {
 g.cfg:2: unknown key "ft_perr"; allowed: ft, ft_interval_ms, ft_peer
 g.cfg:3: ft_interval_ms: "5"; allowed: a number from 10 to 60000
 g.cfg:1: ft: no peer; set ft_peer here or peer in /etc/xen/kemari.conf (` + uriForms + `)
-g.cfg:4: vif contradicts ft (line 1): network devices are not protected yet
+g.cfg:4: vif contradicts ft (line 1): network devices (vif) cannot be protected yet
 g.cfg:5: ft needs type = "pvh"
 g.cfg:7: maxmem contradicts ft (line 1): a ballooned guest cannot be protected; make it equal to memory (line 6)
 g.cfg:9: max_grant_version contradicts ft (line 1); allowed: 1

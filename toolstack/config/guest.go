@@ -70,7 +70,7 @@ var refused = map[string]string{
 	"ioports":           "devices of the host cannot be given to it",
 	"irqs":              "devices of the host cannot be given to it",
 	"iomem":             "devices of the host cannot be given to it",
-	"vif":               "network devices are not protected yet",
+	"vif":               "network devices (vif) cannot be protected yet",
 	"vfb":               "this class of device is not protected; use the console",
 	"vkb":               "this class of device is not protected; use the console",
 	"vtpm":              "this class of device is not protected",

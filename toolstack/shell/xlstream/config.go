@@ -210,7 +210,7 @@ func (cfg *Config) render(name string, devices bool, edit func(cInfo *object)) (
 		edit(cInfo)
 	}
 	if !devices {
-		root.del("disks", "nics")
+		root.del("disks")
 	}
 	return encodeJSON(root)
 }

@@ -48,7 +48,6 @@ func TestConfigVariants(t *testing.T) {
 				} `json:"c_info"`
 				BInfo struct{ Cmdline string } `json:"b_info"`
 				Disks []any
-				Nics  []any
 			}
 			if err := json.Unmarshal(data, &got); err != nil {
 				t.Fatal(err)
@@ -59,7 +58,7 @@ func TestConfigVariants(t *testing.T) {
 			if (got.CInfo.Domid != nil) != tc.wantDomid || tc.wantDomid && *got.CInfo.Domid != 4242 {
 				t.Errorf("domid in %s", data)
 			}
-			if (len(got.Disks) != 0) != tc.wantDisks || (len(got.Nics) != 0) != tc.wantDisks {
+			if (len(got.Disks) != 0) != tc.wantDisks {
 				t.Errorf("devices in %s", data)
 			}
 			if got.BInfo.Cmdline != `console=hvc0 root=/dev/xvda ro "quiet"` {
@@ -87,7 +86,7 @@ func TestConfigForms(t *testing.T) {
 		"xl list -l":       fmt.Sprintf(`[{"domid": 7, "config": %s}]`, plain),
 		"one of xl list":   fmt.Sprintf(`{"domid": 7, "config": %s}`, plain),
 		"with domid":       strings.Replace(string(plain), `"type": "pvh"`, `"type": "pvh", "domid": 7`, 1),
-		"explicit nothing": strings.Replace(string(plain), `"disks"`, `"vfbs": [], "channels": null, "disks"`, 1),
+		"explicit nothing": strings.Replace(string(plain), `"disks"`, `"vfbs": [], "nics": [], "channels": null, "disks"`, 1),
 	} {
 		if _, err := ParseConfig([]byte(data)); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -137,7 +136,7 @@ func TestConfigRefused(t *testing.T) {
 		{"device model arguments", in("b_info", `"extra_pv": ["-x"]`), "extra_pv: refused"},
 		{"boot loader", in("b_info", `"bootloader": "pygrub"`), "bootloader: refused"},
 		{"disk script", swap(`"format": "raw"`, `"format": "raw", "script": "/tmp/evil"`), "disks[0].script"},
-		{"vif script", swap(`"devid": 0`, `"devid": 0, "script": "/tmp/evil"`), "nics[0].script"},
+		{"vif", swap(`"on_reboot"`, `"nics": [{"devid": 0, "script": "/tmp/evil"}], "on_reboot"`), "nics: refused: network devices (vif) cannot be protected yet"},
 		{"disk of the kernel", swap(`"tap"`, `"phy"`), "disks[0].backend"},
 		{"disk path", swap(`/dev/vg0/web`, `/dev/../etc/shadow`), "disks[0].pdev_path"},
 		{"kernel path", swap(`/boot/vmlinuz-guest`, `../vmlinuz`), "b_info.kernel"},
@@ -207,7 +206,6 @@ for t in types:
 		"libxl_domain_build_info":   buildInfo,
 		"libxl_domain_sched_params": schedParams,
 		"libxl_device_disk":         diskFields,
-		"libxl_device_nic":          nicFields,
 	}
 	known := map[string]map[string]bool{}
 	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
