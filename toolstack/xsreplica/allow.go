@@ -106,8 +106,12 @@ func checkLink(n *Node, dom abi.DomID) error {
 		}
 		switch part[2] {
 		case "backend":
-			if part[0] != "vbd" {
-				return fmt.Errorf("node %s: devices of class %s are not replicated", n.Path, part[0])
+			switch part[0] {
+			case "vbd":
+			case "vif":
+				return fmt.Errorf("device vif/%s: network devices (vif) cannot be protected yet", part[1])
+			default:
+				return fmt.Errorf("device %s/%s: this class of device cannot be protected", part[0], part[1])
 			}
 			return expect(backRoot(dom) + "/" + part[1])
 		case "backend-id":

@@ -166,6 +166,30 @@ func TestSnapshot(t *testing.T) {
 	}
 }
 
+// TestSnapshotGivesEveryReason: an operator must not learn the reasons one by one;
+// nor can a guest make more of them than can be read.
+func TestSnapshotGivesEveryReason(t *testing.T) {
+	s := guestStore()
+	s.Write("/local/domain/4242/device/vif/0/backend", "/local/domain/3/backend/vif/4242/0")
+	s.Write("/local/domain/4242/device/vif/0/backend-id", "3")
+	s.Write("/local/domain/4242/device/9pfs/1/backend", "/local/domain/0/backend/9pfs/4242/1")
+	s.Write("/local/domain/0/backend/vbd3/4242/51712/script", "/tmp/other")
+	_, err := Snapshot(s, dom)
+	want := `xenstore nodes of domain 4242: device 9pfs/1: this class of device cannot be protected
+device vif/0: network devices (vif) cannot be protected yet
+node /local/domain/4242/device/vif/0/backend-id: "3", expected "0"
+node /local/domain/0/backend/vbd3/4242/51712/script: "/tmp/other", expected "/etc/xen/scripts/block-kemari"`
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	for i := range 100 {
+		s.Write(fmt.Sprintf("/local/domain/4242/device/vbd/%d/backend-id", i), "7")
+	}
+	if _, err := Snapshot(s, dom); err == nil || strings.Count(err.Error(), "\n") >= maxReasons {
+		t.Errorf("of too many reasons is said: %v", err)
+	}
+}
+
 // TestReplicate carries a guest's nodes to a host where a shell lies.
 func TestReplicate(t *testing.T) {
 	src := guestStore()

@@ -50,13 +50,16 @@ var (
 	_ Writer = (*xenstore.Tx)(nil)
 )
 
-// Snapshot reads the nodes of a domain that are replicated.
+// Snapshot reads the nodes of a domain that are replicated. An error lists every
+// reason why they cannot be.
 func Snapshot(r Reader, dom abi.DomID) ([]Node, error) {
 	s := &snapshot{r: r, dom: dom}
+	var errs []error
 	for _, root := range []string{frontRoot(dom), backRoot(dom)} {
-		if err := s.walk(root); err != nil {
-			return nil, fmt.Errorf("xenstore nodes of domain %d: %w", uint16(dom), err)
-		}
+		errs = append(errs, s.walk(root))
+	}
+	if err := errors.Join(append(errs, s.refused...)...); err != nil {
+		return nil, fmt.Errorf("xenstore nodes of domain %d: %w", uint16(dom), err)
 	}
 	slices.SortFunc(s.nodes, func(a, b Node) int { return strings.Compare(a.Path, b.Path) })
 	return s.nodes, nil
@@ -66,7 +69,12 @@ type snapshot struct {
 	r     Reader
 	dom   abi.DomID
 	nodes []Node
+
+	refused []error
 }
+
+// maxReasons bounds what is said of the nodes: the guest can make many.
+const maxReasons = 16
 
 // walk adds the node at path, if it is replicated, and all below it.
 func (s *snapshot) walk(path string) error {
@@ -81,6 +89,9 @@ func (s *snapshot) walk(path string) error {
 			return fmt.Errorf("more than %d", maxNodes)
 		}
 		s.nodes = append(s.nodes, n)
+		if err := checkNode(&n, s.dom); err != nil && len(s.refused) < maxReasons {
+			s.refused = append(s.refused, err)
+		}
 	} else if !leadsToAllowed(path, s.dom) {
 		return nil
 	}
@@ -104,10 +115,8 @@ func (s *snapshot) node(path string) (Node, error) {
 	if n.Value, err = s.r.Read(path); err != nil {
 		return n, err
 	}
-	if n.Perms, err = s.r.GetPerms(path); err != nil {
-		return n, err
-	}
-	return n, checkNode(&n, s.dom)
+	n.Perms, err = s.r.GetPerms(path)
+	return n, err
 }
 
 // leadsToAllowed tells whether replicated nodes lie below a node that is none.
