@@ -100,10 +100,7 @@ func (s *Session) begin(status kemariop.Status) error {
 			}
 		}
 	}
-	if s.store == nil {
-		s.store, err = newStoreView(s.cfg.Host.Store, s.cfg.Dom)
-	}
-	return err
+	return s.followStore()
 }
 
 // wait turns Xen's notifications into triggers.

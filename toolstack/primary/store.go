@@ -29,6 +29,14 @@ type storeView struct {
 // 1024 octets; see xen/include/public/io/xs_wire.h.
 const firstIndex, indices = 2048, 16
 
+// followStore begins to follow what xenstore holds of the guest.
+func (s *Session) followStore() (err error) {
+	if s.store == nil {
+		s.store, err = newStoreView(s.cfg.Host.Store, s.cfg.Dom)
+	}
+	return err
+}
+
 func newStoreView(c *xenstore.Client, dom abi.DomID) (*storeView, error) {
 	v := &storeView{client: c, dom: dom}
 	v.changed.Store(true)

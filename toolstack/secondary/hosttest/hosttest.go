@@ -8,9 +8,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,7 +40,11 @@ type Domain struct {
 	Host *host.Host
 	Dir  string // xl's files; what it was told is in the file log
 
-	FreePages uint64 // memory that the host has left
+	// What a test may set before the host is used.
+	FreePages  uint64            // memory that the host has left
+	Nodes      map[string]string // more of xenstore's
+	Oxenstored bool              // xenstored can list watches; there are none
+	Ports      []abi.DomID       // where the domain's event channels lead, from port 1 on
 
 	mu     sync.Mutex
 	uuid   uuid.UUID
@@ -117,7 +123,8 @@ func (d *Domain) Destroy() {
 }
 
 // hypercall is Xen: see struct xen_domctl in xen/include/public/domctl.h, struct
-// xen_sysctl in sysctl.h, and struct xen_domctl_kemari_op in kemari.h.
+// xen_sysctl in sysctl.h, struct evtchn_status in event_channel.h, and struct
+// xen_domctl_kemari_op in kemari.h.
 func (d *Domain) hypercall(op uint64, a [5]uint64) (int64, syscall.Errno) {
 	const union, args, sysctlUnion = 16, 24, 8
 	d.mu.Lock()
@@ -129,6 +136,16 @@ func (d *Domain) hypercall(op uint64, a [5]uint64) (int64, syscall.Errno) {
 			return -1, syscall.ENOSYS
 		}
 		privcmd.StructAt[abi.SysctlPhysinfoArgs](b[sysctlUnion:]).FreePages = d.FreePages
+		return 0, 0
+	case abi.HypervisorEventChannelOp:
+		st := privcmd.StructAt[abi.EvtchnStatus](d.Host.Hypercalls.At(a[1], int(unsafe.Sizeof(abi.EvtchnStatus{}))))
+		switch {
+		case a[0] != abi.EvtchnOpStatus:
+			return -1, syscall.ENOSYS
+		case st.Port == 0 || int(st.Port) > len(d.Ports):
+			return -1, syscall.EINVAL
+		}
+		st.Status, st.U[0] = abi.EvtchnStatInterdomain, uint32(d.Ports[st.Port-1])
 		return 0, 0
 	case abi.HypervisorDomctl:
 	default:
@@ -157,7 +174,7 @@ func (d *Domain) hypercall(op uint64, a [5]uint64) (int64, syscall.Errno) {
 	return 0, 0
 }
 
-// xenstored knows the domain and its name: see struct xsd_sockmsg in
+// xenstored answers, and never tells of a change: see struct xsd_sockmsg in
 // xen/include/public/io/xs_wire.h.
 func (d *Domain) xenstored(l net.Listener) {
 	c, err := l.Accept()
@@ -171,22 +188,52 @@ func (d *Domain) xenstored(l net.Listener) {
 		if _, err := io.ReadFull(c, h[:]); err != nil {
 			return
 		}
-		path := make([]byte, le.Uint32(h[12:]))
-		if _, err := io.ReadFull(c, path); err != nil {
+		payload := make([]byte, le.Uint32(h[12:]))
+		if _, err := io.ReadFull(c, payload); err != nil {
 			return
 		}
-		answer := "ENOENT\x00"
-		switch asked := strings.TrimRight(string(path), "\x00"); {
-		case le.Uint32(h[:]) == abi.XSDirectory && asked == "/local/domain":
-			answer = "0\x00" + strconv.Itoa(int(DomID)) + "\x00"
-		case le.Uint32(h[:]) == abi.XSRead && asked == fmt.Sprintf("/local/domain/%d/name", uint16(DomID)):
-			answer = d.Name()
-		default:
+		asked, _, _ := strings.Cut(string(payload), "\x00")
+		answer, known := d.store(le.Uint32(h[:]), asked)
+		if !known {
 			le.PutUint32(h[:], abi.XSError)
+			answer = "ENOENT\x00"
 		}
 		le.PutUint32(h[12:], uint32(len(answer)))
 		if _, err := c.Write(append(h[:], answer...)); err != nil {
 			return
 		}
 	}
+}
+
+// store looks into xenstore.
+func (d *Domain) store(op uint32, path string) (answer string, known bool) {
+	switch op {
+	case abi.XSTransactionStart:
+		return "1\x00", true
+	case abi.XSTransactionEnd, abi.XSWatch, abi.XSUnwatch:
+		return "OK\x00", true
+	case abi.XSControl:
+		return "", d.Oxenstored && path == "watches"
+	}
+	home := fmt.Sprintf("/local/domain/%d", uint16(DomID))
+	nodes := map[string]string{"/local/domain/0": "", home + "/name": d.Name()}
+	maps.Copy(nodes, d.Nodes)
+	value, known := nodes[path]
+	below := map[string]bool{}
+	for p := range nodes {
+		if rest, ok := strings.CutPrefix(p, path+"/"); ok {
+			name, _, _ := strings.Cut(rest, "/")
+			below[name+"\x00"] = true
+		}
+	}
+	known = known || len(below) > 0
+	switch op {
+	case abi.XSRead:
+		return value, known
+	case abi.XSDirectory:
+		return strings.Join(slices.Sorted(maps.Keys(below)), ""), known
+	case abi.XSGetPerms:
+		return "n" + strconv.Itoa(int(DomID)) + "\x00", known
+	}
+	return "", false
 }
