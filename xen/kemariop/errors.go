@@ -103,7 +103,7 @@ type hintKey struct {
 
 var hints = map[hintKey]string{
 	{opEnable, syscall.EBUSY}:        "the domain is protected already, or another tool uses log-dirty mode (xl save, xl migrate)",
-	{opEnable, syscall.EOPNOTSUPP}:   "the domain uses something that cannot be synchronised; xl dmesg names it",
+	{opEnable, syscall.EOPNOTSUPP}:   "the domain uses something that cannot be synchronised (often: it was not created with max_grant_version=1); xl dmesg names it",
 	{opEnable, syscall.E2BIG}:        "the domain has too many event channel ports",
 	{opEnable, syscall.EINVAL}:       "bad role or dirty list size, or Xen has no Kemari support",
 	{opEnable, syscall.ENOMEM}:       "not enough free memory for the dirty list (xl info)",
