@@ -103,7 +103,7 @@ func hookCmd() *cobra.Command {
 }
 
 // hookGuest is what xl makes of a configuration. The ft keys may come from its
-// command line; where the file has them, it is judged as kemari create would.
+// command line; where the file has ft, it is judged as kemari create would.
 func hookGuest(name string) (*config.Guest, error) {
 	h, err := config.LoadHost(config.File)
 	if err != nil {
@@ -121,9 +121,12 @@ func hookGuest(name string) (*config.Guest, error) {
 		return nil, err
 	}
 	if _, here := f.Get("ft"); here {
-		if _, err := config.ParseGuest(f, h); err != nil {
-			return nil, err
-		}
+		_, err = config.ParseGuest(f, h)
+	} else {
+		err = config.CheckKeys(f)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if s := os.Getenv("KEMARI_FT_INTERVAL_MS"); s != "" {
 		ms, err := strconv.ParseUint(s, 10, 32)

@@ -136,6 +136,9 @@ g.cfg:8: disk contradicts ft (line 1): "a.qcow2,qcow2,xvdb,w": only the format r
 			`g.cfg:5: nomigrate contradicts ft (line 1): it goes to another host
 g.cfg:4: hap=0 contradicts ft (line 1): hardware assisted paging is needed
 g.cfg:7: max_event_channels contradicts ft (line 1): at most 4095 are possible`},
+		{"misspelt", "ft='kemari'\nftpeer='kemari:unix:/a'\nfti=1\nft_peer='kemari:unix:/a'\ntype='pvh'",
+			"g.cfg:2: unknown key \"ftpeer\"; allowed: ft, ft_interval_ms, ft_peer\ng.cfg:3: unknown key \"fti\"; allowed: ft, ft_interval_ms, ft_peer"},
+		{"misspelt without ft", "ftpeer='kemari:unix:/a'", "g.cfg:1: unknown key \"ftpeer\"; allowed: ft, ft_interval_ms, ft_peer"},
 		{"ft_ without ft", "ft_peer='kemari:unix:/a'\nft_x=1",
 			"g.cfg:2: unknown key \"ft_x\"; allowed: ft, ft_interval_ms, ft_peer\ng.cfg:1: ft_peer without ft = \"kemari\" has no effect; add it or remove this line"},
 	} {
@@ -144,6 +147,28 @@ g.cfg:7: max_event_channels contradicts ft (line 1): at most 4095 are possible`}
 			t.Errorf("%s: accepted", tc.name)
 		} else if diff := cmp.Diff(tc.want, err.Error()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.name, diff)
+		}
+	}
+}
+
+// TestKeysAlone: where ft is not in the file, its other keys are judged, and what xl's
+// command line may have replaced is not.
+func TestKeysAlone(t *testing.T) {
+	for src, want := range map[string]string{
+		"ft_peer='kemari:unix:/a'\nft_interval_ms=40\ntype='hvm'\nvif=['']": "",
+		"ftpeer='kemari:unix:/a'\nft_interval_ms=5": `g.cfg:1: unknown key "ftpeer"; allowed: ft, ft_interval_ms, ft_peer
+g.cfg:2: ft_interval_ms: "5"; allowed: a number from 10 to 60000`,
+	} {
+		f, err := xlcfg.Parse("g.cfg", []byte(src))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if err := CheckKeys(f); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: got %q, want %q", src, got, want)
 		}
 	}
 }

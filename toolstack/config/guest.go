@@ -29,17 +29,7 @@ type Guest struct {
 // configuration contradicts protection.
 func ParseGuest(f *xlcfg.File, host *Host) (*Guest, error) {
 	g := &Guest{Peer: host.Peer, Interval: time.Second}
-	keys := table{
-		"ft": func(v xlcfg.Value) error {
-			if s, err := text(v); err != nil || s != "kemari" {
-				return fmt.Errorf(`%.40q; allowed: "kemari"`, s)
-			}
-			return nil
-		},
-		"ft_peer":        setURI(&g.Peer),
-		"ft_interval_ms": setNumber(int(MinInterval.Milliseconds()), int(MaxInterval.Milliseconds()), millis(&g.Interval)),
-	}
-	ours := func(key string) bool { return key == "ft" || strings.HasPrefix(key, "ft_") }
+	keys := g.keys()
 	errs := keys.decode(f, ours)
 
 	ft, asked := f.Get("ft")
@@ -60,6 +50,29 @@ func ParseGuest(f *xlcfg.File, host *Host) (*Guest, error) {
 	}
 	return g, nil
 }
+
+// CheckKeys judges the ft keys of a configuration alone: for a guest whose ft stands
+// on xl's command line, where the rest of the file may be replaced, too.
+func CheckKeys(f *xlcfg.File) error {
+	var g Guest
+	return errors.Join(g.keys().decode(f, ours)...)
+}
+
+func (g *Guest) keys() table {
+	return table{
+		"ft": func(v xlcfg.Value) error {
+			if s, err := text(v); err != nil || s != "kemari" {
+				return fmt.Errorf(`%.40q; allowed: "kemari"`, s)
+			}
+			return nil
+		},
+		"ft_peer":        setURI(&g.Peer),
+		"ft_interval_ms": setNumber(int(MinInterval.Milliseconds()), int(MaxInterval.Milliseconds()), millis(&g.Interval)),
+	}
+}
+
+// ours: none of xl's own keys begins so. One that is misspelt must not be overlooked.
+func ours(key string) bool { return strings.HasPrefix(key, "ft") }
 
 // refused are keys that a protected guest cannot have, unless their value is
 // one that turns them off, with what to do instead.
