@@ -136,6 +136,11 @@ g.cfg:8: disk contradicts ft (line 1): "a.qcow2,qcow2,xvdb,w": only the format r
 			`g.cfg:5: nomigrate contradicts ft (line 1): it goes to another host
 g.cfg:4: hap=0 contradicts ft (line 1): hardware assisted paging is needed
 g.cfg:7: max_event_channels contradicts ft (line 1): at most 4095 are possible`},
+		{"what would be refused of the guest", "ft='kemari'\nft_peer='kemari:unix:/a'\ntype='pvh'\nname='web--kemari'\nkernel='vmlinuz'\nramdisk='/boot/../x'\nseclabel='a'",
+			`g.cfg:7: seclabel contradicts ft (line 1): XSM labels are not carried to another host
+g.cfg:4: name: "web--kemari" is the name of a shell
+g.cfg:5: kernel contradicts ft (line 1): "vmlinuz"; allowed: an absolute path without . or ..
+g.cfg:6: ramdisk contradicts ft (line 1): "/boot/../x"; allowed: an absolute path without . or ..`},
 		{"misspelt", "ft='kemari'\nftpeer='kemari:unix:/a'\nfti=1\nft_peer='kemari:unix:/a'\ntype='pvh'",
 			"g.cfg:2: unknown key \"ftpeer\"; allowed: ft, ft_interval_ms, ft_peer\ng.cfg:3: unknown key \"fti\"; allowed: ft, ft_interval_ms, ft_peer"},
 		{"misspelt without ft", "ftpeer='kemari:unix:/a'", "g.cfg:1: unknown key \"ftpeer\"; allowed: ft, ft_interval_ms, ft_peer"},

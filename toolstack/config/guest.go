@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
 	"github.com/kemari-ft/kemari/toolstack/xlcfg"
 )
 
@@ -75,7 +76,8 @@ func (g *Guest) keys() table {
 func ours(key string) bool { return strings.HasPrefix(key, "ft") }
 
 // refused are keys that a protected guest cannot have, unless their value is
-// one that turns them off, with what to do instead.
+// one that turns them off, with what to do instead. What they make of libxl's
+// configuration xlstream refuses; an operator is to be told before there is one.
 var refused = map[string]string{
 	"pci":               "devices of the host cannot be given to it",
 	"rdm":               "devices of the host cannot be given to it",
@@ -102,10 +104,17 @@ var refused = map[string]string{
 	"vpmu":              "performance counters are not protected",
 	"vnuma":             "virtual NUMA is not protected",
 	"pvshim":            "a PV guest in a shim is not protected",
+	"seclabel":          "XSM labels are not carried to another host",
+	"init_seclabel":     "XSM labels are not carried to another host",
+	"llc_colors":        "resources of the host cannot be given to it",
+	"device_tree":       "not for a PVH guest",
 	"bootloader":        "it would run on the other host; use kernel= with a PVH boot loader image",
 	"device_model_args": "a PVH guest has no device model",
 	"driver_domain":     "a driver domain cannot be protected",
 	"vmtrace_buf_kb":    "processor tracing is not protected",
+
+	"device_model_override": "a PVH guest has no device model",
+	"device_model_user":     "a PVH guest has no device model",
 }
 
 // maxEventChannels is the highest port that a protected guest can have, see
@@ -117,6 +126,18 @@ func unprotectable(f *xlcfg.File, ftLine int) (errs []error) {
 		why, bad := refused[s.Key]
 		if off := s.Value.Text == "0" || s.Value.Text == "disabled" || !s.Value.IsList && s.Value.Text == ""; bad && !off && (!s.Value.IsList || len(s.Value.List) > 0) {
 			errs = append(errs, f.Errorf(s.Line, "%s contradicts ft (line %d): %s", s.Key, ftLine, why))
+		}
+	}
+	if s, ok := f.Get("name"); ok {
+		if err := xlstream.CheckName(s.Value.Text); err != nil {
+			errs = append(errs, f.Errorf(s.Line, "%v", err))
+		}
+	}
+	for _, key := range []string{"kernel", "ramdisk"} {
+		if s, ok := f.Get(key); ok {
+			if err := absolute(s.Value.Text); err != nil {
+				errs = append(errs, f.Errorf(s.Line, "%s contradicts ft (line %d): %v", key, ftLine, err))
+			}
 		}
 	}
 	if s, ok := f.Get("type"); !ok || s.Value.Text != "pvh" {

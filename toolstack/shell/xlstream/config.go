@@ -70,12 +70,7 @@ func (cfg *Config) checkWhole(c *checker) {
 			c.fail("b_info."+key, "missing")
 		}
 	}
-	if strings.HasSuffix(cfg.Name(), ShellSuffix) {
-		c.fail("c_info.name", "%q is the name of a shell", cfg.Name())
-	}
-	if n := len(cfg.Name()) + len(ShellSuffix); n > 63 {
-		c.fail("c_info.name", "too long by %d for a shell's name", n-63)
-	}
+	checkShellName(c, "c_info.name", cfg.Name())
 	if bInfo.get("max_memkb") != nil && bInfo.get("target_memkb") != nil && cfg.MaxMemKB() != cfg.TargetMemKB() {
 		c.fail("b_info", "max_memkb %d and target_memkb %d differ: a ballooned guest cannot be protected; set maxmem= to memory=",
 			cfg.MaxMemKB(), cfg.TargetMemKB())
@@ -99,6 +94,24 @@ func (cfg *Config) checkWhole(c *checker) {
 		}
 		vdevs[vdev] = true
 	}
+}
+
+// checkShellName finds why there could be no shell of a guest's name.
+func checkShellName(c *checker, where, name string) {
+	if strings.HasSuffix(name, ShellSuffix) {
+		c.fail(where, "%q is the name of a shell", name)
+	}
+	if n := len(name) + len(ShellSuffix); n > 63 {
+		c.fail(where, "too long by %d for a shell's name", n-63)
+	}
+}
+
+// CheckName judges a guest's name before there is a guest.
+func CheckName(name string) error {
+	c := &checker{}
+	nameRule(c, "name", name)
+	checkShellName(c, "name", name)
+	return c.err()
 }
 
 func (cfg *Config) str(section, key string) string {
