@@ -175,7 +175,10 @@ func (d *Daemon) activated(a secondary.Activation) {
 func (d *Daemon) check(ctx context.Context, peer string, about *stream.Hello) []string {
 	reasons := d.unfit()
 	if err := d.mayPeer(peer); err != nil {
-		return append(reasons, err.Error())
+		reasons = append(reasons, err.Error())
+	}
+	if peer == "" {
+		return reasons
 	}
 	t, err := d.transport(peer)
 	if err != nil {

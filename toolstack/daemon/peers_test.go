@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,6 +50,23 @@ func TestPeerGivesEveryReason(t *testing.T) {
 	for _, want := range []string{"oxenstored", "CPU vendor", "Xen version"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("nothing is said of %s:\n%s", want, all)
+		}
+	}
+}
+
+// TestCheckGivesEveryReason: a peer that this host could not fence is asked all the
+// same what it has to say; none is asked if none is named.
+func TestCheckGivesEveryReason(t *testing.T) {
+	d := aDaemon(t)
+	d.host.Config.Fence = []string{"/fence"}
+	dead := "kemari:unix:" + filepath.Join(t.TempDir(), "s")
+	for peer, want := range map[string][]string{
+		"":   {"status of d0", "oxenstored", "no peer"},
+		dead: {"status of d0", "oxenstored", "what fence_command switches off", "no such file"},
+	} {
+		got := d.check(t.Context(), peer, nil)
+		if !slices.EqualFunc(got, want, strings.Contains) {
+			t.Errorf("peer %q: the reasons are %q, want %q", peer, got, want)
 		}
 	}
 }
