@@ -4,7 +4,6 @@ package link
 
 import (
 	"errors"
-	"github.com/kemari-ft/kemari/toolstack/stream"
 	"io"
 	"net"
 	"slices"
@@ -46,7 +45,7 @@ func TestRefused(t *testing.T) {
 func TestManyReasons(t *testing.T) {
 	here, there := net.Pipe()
 	defer there.Close()
-	go New(here).Refuse(slices.Repeat([]string{"no"}, stream.MaxReasons+1))
+	go New(here).Refuse(stream.Refuse{Reasons: slices.Repeat([]string{"no"}, stream.MaxReasons+1)})
 	msg, err := stream.NewReader(there, stream.Secondary, stream.Limits{}, nil).Next()
 	if refuse, ok := msg.(*stream.Refuse); !ok || len(refuse.Reasons) != stream.MaxReasons {
 		t.Errorf("told %v, %v", msg, err)
