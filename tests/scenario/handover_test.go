@@ -6,9 +6,11 @@ package scenario
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,8 +24,8 @@ import (
 
 // TestHandOver lets a guest with a disk go on on the other host by the operator's
 // wish, while both are well, protects it there, and gives it back; and then does what
-// one does with any guest. Before that another one is rebooted and destroyed under
-// protection.
+// one does with any guest. Before that guests are refused that cannot be protected, and
+// another one is rebooted and destroyed under protection, and not saved.
 func TestHandOver(t *testing.T) {
 	p, others := startPair(t.Context(), t)
 	handOver(t, p, others)
@@ -33,6 +35,7 @@ func handOver(t *testing.T, p *pair.Pair, others []*bystander) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	xenPackages(ctx, t, others[1])
+	refusals(ctx, t, p)
 	rebootProtected(ctx, t, p)
 	mark := len(p.Lab.LUN("lun0").Log())
 	g, err := p.Create(ctx, p.A(), pair.Spec{Name: "ft", Disk: "/dev/lun/lun0", Extra: "guest.tick_ms=500"}, true)
@@ -142,8 +145,123 @@ func destroyProtected(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.G
 	}
 }
 
+// refusedConf is a guest for which only its name and, if any, more lines are amiss.
+const refusedConf = `type = "pvh"
+name = "%s"
+memory = 96
+max_grant_version = 1
+kernel = "/opt/kemari/guest/vmlinux"
+ramdisk = "/opt/kemari/guest/demo.img"
+extra = "console=hvc0 quiet"
+%s
+`
+
+// refusals: a guest that cannot be protected is not started, of it nothing is left on
+// either host, and whoever starts it is told every reason at once.
+func refusals(ctx context.Context, t *testing.T, p *pair.Pair) {
+	t.Helper()
+	push := func(h *lab.Host, name, more string) string {
+		t.Helper()
+		file := "/etc/xen/" + name + ".cfg"
+		if err := h.PushFrom(ctx, strings.NewReader(fmt.Sprintf(refusedConf, name, more)), file, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	// On b a guest that never runs takes a name, and memory until there is too little
+	// for another one.
+	out, err := p.B().Run(ctx, "xl", "info", "free_memory")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free, err := strconv.Atoi(strings.TrimSpace(out))
+	if err != nil || free < 160 {
+		t.Fatalf("host b has %q MiB free, %v", out, err)
+	}
+	if out, err := p.B().Run(ctx, "xl", "create", "-p", push(p.B(), "taken", fmt.Sprintf("memory = %d", free-64))); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	before := map[*lab.Host]string{}
+	for _, h := range []*lab.Host{p.A(), p.B()} {
+		if before[h], err = h.Shell(ctx, domains); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		name, more string
+		reasons    []string
+	}{
+		{"taken", `ft = "kemari"`, []string{"the name taken is in use on this host", "MiB are free on this host"}},
+		{"large", `ft = "kemari"`, []string{"xl restore", "MiB are free on this host"}},
+		{"astray", "ft = 'kemari'\nft_peer = 'kemari:tcp:10.0.0.2:9'", []string{"is not the one of kemari.conf", "connection refused"}},
+		{"vif", "ft = 'kemari'\nvif = [ 'bridge=none' ]\nnomigrate = 1", []string{"vif: devices of this kind", "nomigrate is set"}},
+		{"misspelt", "ft = 'kemari'\nftpeer = 'kemari:tcp:10.0.0.2:9'\nft_interval_ms = 5", []string{`unknown key "ftpeer"`, `ft_interval_ms: "5"`}},
+	} {
+		out, err := p.A().Run(ctx, "xl", "create", push(p.A(), tc.name, tc.more))
+		if err == nil {
+			t.Errorf("guest %s is started: %s", tc.name, out)
+			continue
+		}
+		said(t, "xl create of guest "+tc.name, out+err.Error(), tc.reasons...)
+		for _, h := range []*lab.Host{p.A(), p.B()} {
+			// b destroys what there is of the copy once a knows the reasons.
+			is, err := h.Shell(ctx, "for i in $(seq 60); do is=$("+domains+"); [ \"$is\" = '"+strings.TrimSpace(before[h])+"' ] && exit; sleep 1; done; xl list; exit 1")
+			if err != nil {
+				t.Errorf("host %s after guest %s, before it was\n%s%v\n%s", h.Name, tc.name, before[h], err, is)
+			}
+		}
+	}
+	if out, err := p.A().Run(ctx, "kemari", "check", push(p.A(), "good", `ft = "kemari"`)); err != nil {
+		t.Errorf("kemari check of a guest that can be protected: %v\n%s", err, out)
+	}
+	if out, err = p.A().Run(ctx, "kemari", "check", push(p.A(), "bad", "ft = 'kemari'\nftpeer = 'x'\nvif = [ '' ]")); err == nil {
+		t.Errorf("kemari check of a guest that cannot be protected: %s", out)
+	} else {
+		said(t, "kemari check", out+err.Error(), `unknown key "ftpeer"`, "network devices (vif) cannot be protected yet")
+	}
+	if _, err := p.B().Run(ctx, "xl", "destroy", "taken"); err != nil {
+		t.Error(err)
+	}
+}
+
+// domains lists the names of a host's domains.
+const domains = "xl list | awk 'NR > 1 { print $1 }' | sort"
+
+// said: all of it.
+func said(t *testing.T, who, text string, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		if !strings.Contains(text, w) {
+			t.Errorf("%s does not say %q:\n%s", who, w, text)
+		}
+	}
+}
+
+// notSaved: a protected guest is not written to a file, where a second one of it would
+// be, and goes on under protection.
+func notSaved(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest, before control.Guest) {
+	t.Helper()
+	out, err := p.A().Run(ctx, "xl", "save", g.Name, "/var/saved")
+	if err == nil {
+		t.Fatalf("a protected guest is saved: %s", out)
+	}
+	said(t, "xl save", out+err.Error(), "is being synchronised with another host", "end its protection before saving")
+	if _, err := g.Status(ctx, p.A()); err != nil {
+		t.Errorf("after xl save: %v", err)
+	}
+	after, err := p.WaitState(ctx, p.A(), g.Name, "synchronised after xl save", func(now control.Guest) bool {
+		return now.State == before.State && now.Epoch > before.Epoch
+	})
+	if err != nil {
+		t.Error(err)
+	} else if after.Generation != before.Generation || after.DomID != before.DomID {
+		t.Errorf("after xl save it is %+v, before it was %+v", after, before)
+	}
+}
+
 // rebootProtected reboots a protected guest, which then is protected again, and
-// destroys it, of which then nothing is left on either host.
+// destroys it, of which then nothing is left on either host. Before that it is not
+// saved.
 func rebootProtected(ctx context.Context, t *testing.T, p *pair.Pair) {
 	t.Helper()
 	g, err := p.Create(ctx, p.A(), pair.Spec{Name: "again", Extra: "guest.tick_ms=500"}, true)
@@ -154,6 +272,7 @@ func rebootProtected(ctx context.Context, t *testing.T, p *pair.Pair) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	notSaved(ctx, t, p, g, before)
 	if err := p.Reboot(ctx, p.A(), g); err != nil {
 		t.Fatalf("xl reboot of a protected guest: %v", err)
 	}
