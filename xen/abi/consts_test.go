@@ -132,6 +132,7 @@ var consts = []abitest.Const{
 	{C: "GNTST_no_space", Go: GNTSTNoSpace},
 	{C: "GTF_invalid", Go: GTFInvalid},
 	{C: "GTF_permit_access", Go: GTFPermitAccess},
+	{C: "GTF_accept_transfer", Go: GTFAcceptTransfer},
 	{C: "GTF_type_mask", Go: GTFTypeMask},
 	{C: "GTF_readonly", Go: GTFReadonly},
 	{C: "GTF_reading", Go: GTFReading},

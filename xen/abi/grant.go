@@ -3,6 +3,7 @@
 package abi
 
 import (
+	"encoding/binary"
 	"strconv"
 	"structs"
 )
@@ -51,13 +52,14 @@ func (s GrantStatus) String() string {
 
 // Flags of a grant entry (GTF_*).
 const (
-	GTFInvalid      = 0
-	GTFPermitAccess = 1
-	GTFTypeMask     = 3
-	GTFReadonly     = 1 << 2
-	GTFReading      = 1 << 3
-	GTFWriting      = 1 << 4
-	GTFSubPage      = 1 << 8
+	GTFInvalid        = 0
+	GTFPermitAccess   = 1
+	GTFAcceptTransfer = 2
+	GTFTypeMask       = 3
+	GTFReadonly       = 1 << 2
+	GTFReading        = 1 << 3
+	GTFWriting        = 1 << 4
+	GTFSubPage        = 1 << 8
 )
 
 // Reserved entries at the start of every grant table.
@@ -73,6 +75,21 @@ type GrantEntryV1 struct {
 	Flags uint16
 	DomID DomID `c:"domid"`
 	Frame uint32
+}
+
+// DecodeGrantEntryV1 reads an entry of a grant table, all of it at once: others
+// may be writing to it.
+func DecodeGrantEntryV1(b []byte) GrantEntryV1 {
+	v := binary.LittleEndian.Uint64(b)
+	return GrantEntryV1{Flags: uint16(v), DomID: DomID(v >> 16), Frame: uint32(v >> 32)}
+}
+
+// Grants says whether the entry lets DomID do anything. Of the types
+// GTF_transitive grants nothing in version 1: _set_status_v1() and
+// gnttab_prepare_for_transfer() of xen/common/grant_table.c refuse it.
+func (e GrantEntryV1) Grants() bool {
+	kind := e.Flags & GTFTypeMask
+	return kind == GTFPermitAccess || kind == GTFAcceptTransfer
 }
 
 // GnttabSetupTable is struct gnttab_setup_table.

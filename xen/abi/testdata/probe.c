@@ -410,6 +410,7 @@ int main(void)
     NUM("GNTST_no_space", GNTST_no_space);
     NUM("GTF_invalid", GTF_invalid);
     NUM("GTF_permit_access", GTF_permit_access);
+    NUM("GTF_accept_transfer", GTF_accept_transfer);
     NUM("GTF_type_mask", GTF_type_mask);
     NUM("GTF_readonly", GTF_readonly);
     NUM("GTF_reading", GTF_reading);
