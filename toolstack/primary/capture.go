@@ -45,6 +45,8 @@ type Capture struct {
 	sentAs     map[abi.GFN]role    // what they were then
 	always     []stream.AlwaysPage // reused
 	lines      []byte              // reused: backs always[].Data where that is lines
+	foreign    foreignGrants       // what readAlways found
+	frame      []byte              // reused: copy of a grant frame that is not sent as one
 	alwaysGFNs map[abi.GFN]bool    // reused
 	pages      []abi.GFN           // reused
 	moved      []abi.GFN           // reused: pages to be mapped again
@@ -176,7 +178,8 @@ func (c *Capture) Close() error {
 }
 
 // Epoch writes what one harvest found: with full all of memory, otherwise what
-// changed. The guest is frozen from the harvest until Epoch has returned.
+// changed. The guest is frozen from the harvest until Epoch has returned. After
+// ErrForeignGrants nothing has been written, and protection has to end.
 func (c *Capture) Epoch(w *stream.Writer, generation, number uint64, r kemariop.SyncResult, full bool, rings []stream.Ring, nodes []byte) (stream.Sent, error) {
 	var none stream.Sent
 	if r.Flags&kemariop.SyncLost != 0 && !full {
@@ -187,6 +190,9 @@ func (c *Capture) Epoch(w *stream.Writer, generation, number uint64, r kemariop.
 	}
 	if err := c.readAlways(r, full); err != nil {
 		return none, err
+	}
+	if err := c.foreign.err(); err != nil {
+		return none, fmt.Errorf("%s: epoch %d: %w", c.dom, number, err)
 	}
 	if err := w.Begin(generation, number, full); err != nil {
 		return none, err
@@ -223,6 +229,9 @@ func (c *Capture) LastRound(w *stream.Writer, r kemariop.SyncResult, unsent []ab
 	}
 	if err := c.readAlways(r, true); err != nil {
 		return none, err
+	}
+	if err := c.foreign.err(); err != nil {
+		return none, fmt.Errorf("%s: first copy: %w", c.dom, err)
 	}
 	c.pages = append(c.pages, unsent...)
 	if err := c.writePages(w); err != nil {
@@ -309,13 +318,14 @@ func (c *Capture) writePage(w *stream.Writer, gfn abi.GFN, page []byte) (changed
 }
 
 // readAlways copies the pages that Xen and dom0 write without logging, those
-// that changed with their contents.
+// that changed with their contents. What it copies of the grant table it judges.
 func (c *Capture) readAlways(r kemariop.SyncResult, full bool) error {
 	entries, err := c.shared.Always(r.AlwaysNr)
 	if err != nil {
 		return err
 	}
 	c.always, c.lines = c.always[:0], c.lines[:0]
+	c.foreign.reset()
 	clear(c.alwaysGFNs)
 	for _, list := range c.dom0Writes() {
 		for _, p := range list {
@@ -323,23 +333,20 @@ func (c *Capture) readAlways(r kemariop.SyncResult, full bool) error {
 			if p.Kind == stream.AlwaysStore && c.store != nil {
 				page = c.store
 			}
-			if err := c.addAlways(p.Kind, p.Index, p.GFN, page, full); err != nil {
+			if _, err := c.addAlways(p.Kind, p.Index, p.GFN, page, full); err != nil {
 				return err
 			}
 		}
 	}
 	for _, entry := range entries {
 		kind, index, gfn := kemariop.AlwaysEntry(entry)
-		if gfn > stream.MaxGFN {
-			continue // a grant frame that the guest has not mapped
+		switch {
+		case stream.AlwaysKind(kind) == stream.AlwaysGrant:
+			err = c.addGrants(index, gfn, full)
+		case gfn <= stream.MaxGFN:
+			_, err = c.addAlways(stream.AlwaysKind(kind), uint32(index), gfn, c.mem.Page(gfn), full)
 		}
-		page := c.mem.Page(gfn)
-		if stream.AlwaysKind(kind) == stream.AlwaysGrant {
-			if page, err = c.grantFrame(int(index)); err != nil {
-				return err
-			}
-		}
-		if err := c.addAlways(stream.AlwaysKind(kind), uint32(index), gfn, page, full); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -356,12 +363,14 @@ func (c *Capture) readAlways(r kemariop.SyncResult, full bool) error {
 	return nil
 }
 
-func (c *Capture) addAlways(kind stream.AlwaysKind, index uint32, gfn abi.GFN, page []byte, full bool) error {
+// addAlways copies one of these pages, and returns which lines of the copy are
+// others than the last time, or may be.
+func (c *Capture) addAlways(kind stream.AlwaysKind, index uint32, gfn abi.GFN, page []byte, full bool) (set stream.LineSet, err error) {
 	if c.alwaysGFNs[gfn] {
-		return nil // several vCPUs' areas in one page
+		return 0, nil // several vCPUs' areas in one page
 	}
 	if page == nil {
-		return fmt.Errorf("%s: gfn %#x is in use by Xen, but there is no page", c.dom, gfn)
+		return 0, fmt.Errorf("%s: gfn %#x is in use by Xen, but there is no page", c.dom, gfn)
 	}
 	c.alwaysGFNs[gfn] = true
 	c.known.forget(gfn)
@@ -374,8 +383,8 @@ func (c *Capture) addAlways(kind stream.AlwaysKind, index uint32, gfn abi.GFN, p
 	if was, sent := c.sentAs[gfn]; full || !sent || was != (role{kind, index}) {
 		c.sentAs[gfn] = role{kind, index}
 		copy(known, page)
-		p.Data = known
-	} else if set := update(known, page); set.Len() > stream.MaxLines {
+		p.Data, set = known, everyLine
+	} else if set = update(known, page); set.Len() > stream.MaxLines {
 		p.Data = known
 	} else if set != 0 {
 		at := len(c.lines)
@@ -383,5 +392,5 @@ func (c *Capture) addAlways(kind stream.AlwaysKind, index uint32, gfn abi.GFN, p
 		p.Lines, p.Data = set, c.lines[at:]
 	}
 	c.always = append(c.always, p)
-	return nil
+	return set, nil
 }

@@ -64,6 +64,9 @@ func (s *Session) copyAll(generation uint64) error {
 	if err != nil {
 		return err
 	}
+	if err := s.checkGrants(); err != nil {
+		return err
+	}
 	info, err := s.cfg.Host.Ctl.DomainInfo(s.cfg.Dom)
 	if err != nil {
 		return err
@@ -117,6 +120,17 @@ func (s *Session) checkPorts() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkGrants refuses a guest that lets other domains than dom0 at its memory:
+// they may read there what has not been acknowledged, and are not there on the
+// other host.
+func (s *Session) checkGrants() error {
+	frames, _, err := s.cfg.Host.Ctl.GrantTableSize(s.cfg.Dom)
+	if err != nil {
+		return err
+	}
+	return s.capture.lookAtGrants(int(frames))
 }
 
 // sendShell sends what the shell is made from. disks are those that the guest has,

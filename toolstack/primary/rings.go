@@ -3,8 +3,6 @@
 package primary
 
 import (
-	"encoding/binary"
-
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
 )
@@ -29,16 +27,12 @@ func (c *Capture) grantFrame(i int) ([]byte, error) {
 func (c *Capture) SetRings(refs []abi.GrantRef) error {
 	c.rings = c.rings[:0]
 	for _, ref := range refs {
-		// struct grant_entry_v1: flags u16, domid u16, frame u32; see
-		// xen/include/public/grant_table.h.
-		const size, perFrame = 8, abi.PageSize / 8
-		frame, err := c.grantFrame(int(ref / perFrame))
+		frame, err := c.grantFrame(int(ref / frameGrants))
 		if err != nil {
 			return err
 		}
-		entry := frame[ref%perFrame*size:]
-		gfn := abi.GFN(binary.LittleEndian.Uint32(entry[4:]))
-		c.rings = append(c.rings, stream.AlwaysPage{Kind: stream.AlwaysRing, Index: uint32(ref), GFN: gfn})
+		entry := abi.DecodeGrantEntryV1(frame[ref%frameGrants*grantLen:])
+		c.rings = append(c.rings, stream.AlwaysPage{Kind: stream.AlwaysRing, Index: uint32(ref), GFN: abi.GFN(entry.Frame)})
 	}
 	return nil
 }

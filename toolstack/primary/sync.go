@@ -235,6 +235,14 @@ func (s *Session) sendEpoch(a replica.SendEpoch) error {
 	if errors.Is(err, ErrLost) {
 		return s.step(replica.Resync{})
 	}
+	if errors.Is(err, ErrForeignGrants) {
+		// As with event channels, of which Xen tells as LOST: the generation
+		// ends by the book (I13), and the next first copy refuses the guest
+		// unless it has thought better of it.
+		s.log.Error("protection ends", s.who("error", err)...)
+		s.status.say("protection ends: " + err.Error())
+		return s.step(replica.Resync{})
+	}
 	// The connection, most likely; if it was something else, so will be the
 	// next one.
 	s.log.Warn("an epoch could not be sent", s.who("epoch", a.Epoch, "error", err)...)
