@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/kemari-ft/kemari/toolstack/replica"
@@ -52,6 +53,12 @@ func (r *Receiver) buildShell(s *stream.Shell) error {
 	defer cancel()
 	start := time.Now()
 	r.desc, r.guest = desc, guest
+	for _, file := range guest.Config.HostFiles() {
+		// Better said today than at the first reboot after a failover.
+		if _, err := os.Stat(file); err != nil {
+			r.log.Warn("the guest could not reboot on this host", r.who("error", err)...)
+		}
+	}
 	if err := r.cfg.Host.Tools.Create(ctx, guest); err != nil {
 		return errors.Join(err, r.cfg.Host.Room(s.MemoryPages))
 	}
