@@ -292,8 +292,12 @@ func (d *Daemon) describe(id uuid.UUID, syncs bool) (control.Guest, error) {
 		out.State, out.Generation, out.Epoch = string(st.Record.Phase), st.Record.Generation, st.Epoch
 		out.Waiting, out.Text, out.Copied, out.Total = st.Waiting, st.Text, st.Copied, st.Total
 		out.Syncs, out.Reads, out.PutOff, out.Busy, out.Last = st.Syncs, st.Reads, st.PutOff, st.Busy, st.Last
-		if err := g.session.Err(); err != nil {
-			out.Text = fmt.Sprintf("its session broke off, and is being taken up again: %v", err)
+		broke := g.session.Err()
+		if broke == nil && st.Syncs == 0 {
+			broke = g.before // that it is taken up again is not known yet
+		}
+		if broke != nil {
+			out.Text = fmt.Sprintf("its session broke off, and is being taken up again: %v", broke)
 		}
 	case r != nil:
 		st := r.Status()

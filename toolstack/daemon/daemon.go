@@ -46,6 +46,7 @@ type Daemon struct {
 type guarded struct {
 	session *primary.Session
 	policy  host.Policy
+	before  error // why the session before this one broke off, nil if there was none
 	// unwanted: an operator has ended the protection. Protected by Daemon.mu.
 	unwanted bool
 }

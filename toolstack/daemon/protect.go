@@ -69,10 +69,13 @@ func (d *Daemon) start(guest uuid.UUID, dom abi.DomID, policy host.Policy, adopt
 		Host: d.host, Dom: dom, Guest: guest, Name: policy.Name,
 		Peer: peer, NoFence: d.mayPeer(policy.Peer), Interval: policy.Interval, Record: rec, Disks: lent, Frozen: adopt,
 	})}
+	if before != nil {
+		g.before, g.unwanted = before.session.Err(), before.unwanted
+	}
 	lent.OnNeed(g.session.Sync)
 	d.primaries[guest] = g
 	g.session.Start(adopt)
-	if g.unwanted = before != nil && before.unwanted; g.unwanted {
+	if g.unwanted {
 		g.session.Send(replica.Unprotect{})
 	}
 	go d.follow(guest, dom, g)
