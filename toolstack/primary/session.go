@@ -114,6 +114,7 @@ func New(cfg Config) *Session {
 	// Until Xen has been asked, there may be an epoch that is not acknowledged.
 	s.stopped, s.frozen = cfg.Frozen, cfg.Frozen
 	s.measure.counters = newCounters(cfg.Host.Hypercalls)
+	s.status.note(cfg.Record, s.machine.Waiting())
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
