@@ -65,7 +65,7 @@ func (cfg *Config) checkWhole(c *checker) {
 			c.fail("c_info."+key, "missing")
 		}
 	}
-	for _, key := range []string{"max_vcpus", "max_memkb", "target_memkb", "type.pvh"} {
+	for _, key := range []string{"max_memkb", "target_memkb", "type.pvh"} {
 		if bInfo.get(key) == nil {
 			c.fail("b_info."+key, "missing")
 		}
@@ -130,8 +130,9 @@ func (cfg *Config) Name() string { return cfg.str("c_info", "name") }
 // UUID is the guest's UUID in lower case.
 func (cfg *Config) UUID() string { return strings.ToLower(cfg.str("c_info", "uuid")) }
 
-// VCPUs is the number of vCPUs that the guest can have.
-func (cfg *Config) VCPUs() int { return int(cfg.num("b_info", "max_vcpus")) }
+// VCPUs is the number of vCPUs that the guest can have: one if its configuration says
+// nothing of it (libxl__domain_build_info_setdefault(), libxl_create.c).
+func (cfg *Config) VCPUs() int { return max(1, int(cfg.num("b_info", "max_vcpus"))) }
 
 // MaxMemKB and TargetMemKB are equal in a Config that was accepted.
 func (cfg *Config) MaxMemKB() uint64 { return cfg.num("b_info", "max_memkb") }

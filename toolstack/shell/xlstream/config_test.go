@@ -176,6 +176,18 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
+// TestVCPUsByDefault: libxl writes no max_vcpus where xl.cfg has no vcpus.
+func TestVCPUsByDefault(t *testing.T) {
+	const json = `{"c_info":{"type":"pvh","name":"a","uuid":"0b7e7e5e-6e2c-4f3b-8f0a-2a5f0e4f1c11"},"b_info":{"max_memkb":4,"target_memkb":4,"type.pvh":{}}}`
+	cfg, err := ParseConfig([]byte(json))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := cfg.VCPUs(); n != 1 {
+		t.Errorf("%d vCPUs, want 1", n)
+	}
+}
+
 // TestSchemaCoversIDL holds the table of keys against libxl's own description
 // of its types: each key must have been decided on.
 func TestSchemaCoversIDL(t *testing.T) {
