@@ -5,6 +5,7 @@ package primary
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"syscall"
 	"time"
@@ -243,10 +244,12 @@ func (s *Session) sendEpoch(a replica.SendEpoch) error {
 		s.status.say("protection ends: " + err.Error())
 		return s.step(replica.Resync{})
 	}
-	// The connection, most likely; if it was something else, so will be the
-	// next one.
 	s.log.Warn("an epoch could not be sent", s.who("epoch", a.Epoch, "error", err)...)
-	s.broken()
+	if broken := new(net.OpError); !errors.As(err, &broken) {
+		// Of its own accord the secondary would wait for the rest.
+		s.broken()
+	}
+	// Otherwise its reader tells the end, and before that what the secondary said last.
 	return nil
 }
 

@@ -197,6 +197,9 @@ func (p *Primary) hello(h *stream.Hello) []Action {
 		return p.sendLeave()
 	case p.rec.Phase == lease.Copying:
 		return []Action{StartCopy{g}}
+	case p.untaken() && h.Epoch == 0:
+		p.aim = toUnprotect
+		return append([]Action{Report{"the first copy did not come whole"}}, p.sendLeave()...)
 	case h.Epoch == 0 || h.Generation != g:
 		return append([]Action{Report{"the secondary has lost its copy; all of memory is sent again"}}, p.leave(toResync)...)
 	case p.resumed:
@@ -268,7 +271,17 @@ func (p *Primary) refused(reasons []string, takenOver bool) []Action {
 	if p.rec.Phase == lease.HandedOver && takenOver {
 		return []Action{report, Hangup{"refused"}}
 	}
+	if p.untaken() {
+		p.aim = toUnprotect // when it is known that there is nothing
+	}
 	return []Action{report, Hangup{"refused"}, Connect{}}
+}
+
+// untaken: all of the first copy was sent, or was to be, and nothing of this generation
+// has been acknowledged. Whoever wanted the guest protected waits to hear why it is not,
+// and not for another try.
+func (p *Primary) untaken() bool {
+	return p.rec.Phase == lease.Protecting && p.aim == keepOn && p.acked == 0 && !p.resumed
 }
 
 func (p *Primary) disconnected(err error) []Action {
