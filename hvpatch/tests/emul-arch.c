@@ -66,16 +66,24 @@ unsigned int evtchn_fifo_array_gfns(struct domain *d, uint64_t gfns[],
     unsigned int i, nr = min(max, d->nr_fifo);
 
     for ( i = 0; i < nr; i++ )
-        gfns[i] = d->fifo_gfn[i];
+        gfns[i] = gfn_x(mfn_to_gfn(d, _mfn(d->fifo_gfn[i])));
 
     return nr;
 }
 
-paddr_t evtchn_fifo_get_queues(const struct vcpu *v, uint32_t tails[])
+int evtchn_fifo_get_queues(const struct vcpu *v, paddr_t *control,
+                           uint32_t tails[])
 {
     memcpy(tails, v->fifo_tail, sizeof(v->fifo_tail));
+    *control = INVALID_PADDR;
 
-    return v->fifo_control;
+    if ( v->fifo_control == INVALID_PADDR )
+        return 0;
+    if ( v->fifo_control >> PAGE_SHIFT == emul_removed_gfn )
+        return -EOPNOTSUPP;
+    *control = v->fifo_control;
+
+    return 0;
 }
 
 void evtchn_fifo_set_queues(struct vcpu *v, const uint32_t tails[])
@@ -210,7 +218,7 @@ int hvm_save(struct domain *d, hvm_domain_context_t *h)
     assert(h->size >= 1000);
     memset(h->data, 0x48, 996);
     h->cur = 996;
-    d->arch.hvm.sync_tsc = emul_now;
+    d->arch.hvm.sync_tsc = rdtsc();
 
     return 0;
 }

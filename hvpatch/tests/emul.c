@@ -5,6 +5,10 @@ struct domain guest, dom0;
 struct vcpu *current;
 s_time_t emul_now;
 unsigned int emul_preempt;
+void (*emul_mb_hook)(void);
+unsigned int emul_mb_count;
+unsigned long emul_removed_gfn = ~0UL;
+uint64_t emul_tsc_skew;
 unsigned long emul_stuck_gfn = ~0UL;
 bool emul_no_log_dirty;
 int emul_fail_alloc = -1;
@@ -31,6 +35,14 @@ static bool alloc_fails(void)
 void *emul_alloc(size_t size)
 {
     return alloc_fails() ? NULL : calloc(1, size);
+}
+
+/* With what somebody else has left there. */
+void *emul_alloc_dirty(size_t size)
+{
+    void *p = emul_alloc(size);
+
+    return p ? memset(p, 0x5a, size) : NULL;
 }
 
 struct page_info *alloc_domheap_page(struct domain *d, unsigned int flags)
@@ -276,6 +288,16 @@ void p2m_flush_hardware_cached_dirty(struct domain *d)
         emul_flush_hook(d);
 }
 
+void process_pending_softirqs(void)
+{
+    unsigned int i;
+
+    assert(!guest.paging_locked && !guest.p2m.locked && !guest.event_lock.held);
+    assert(!guest.kemari || !guest.kemari->buffer_lock.held);
+    for ( i = 0; i < EMUL_PORTS; i++ )
+        assert(!guest.evtchn[i].lock.held);
+}
+
 bool hypercall_preempt_check(void)
 {
     return emul_preempt && !--emul_preempt;
@@ -354,6 +376,9 @@ void emul_init(void)
 
     emul_fail_alloc = -1;
     emul_preempt = 0;
+    emul_mb_count = 0;
+    emul_removed_gfn = ~0UL;
+    emul_tsc_skew = 0;
     emul_flush_hook = NULL;
     emul_log_nr = 0;
 }

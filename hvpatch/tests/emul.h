@@ -26,6 +26,7 @@
 #endif
 
 #define CONFIG_KEMARI 1
+#define CONFIG_ARGO 1
 #define __XEN__ 1
 
 #define PAGE_SHIFT 12
@@ -107,7 +108,15 @@ typedef struct { int counter; } atomic_t;
                                 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); o_; })
 #define test_and_set_bool(b)   xchg(&(b), true)
 #define test_and_clear_bool(b) xchg(&(b), false)
-#define smp_mb()  __atomic_thread_fence(__ATOMIC_SEQ_CST)
+/* Where something may happen on another CPU: called at the nth barrier. */
+extern void (*emul_mb_hook)(void);
+extern unsigned int emul_mb_count;
+static inline void smp_mb(void)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if ( emul_mb_count && !--emul_mb_count )
+        emul_mb_hook();
+}
 #define smp_wmb() smp_mb()
 #define smp_rmb() smp_mb()
 /* With one CPU, waiting is for ever. */
@@ -119,6 +128,9 @@ typedef struct { int counter; } atomic_t;
 #define clear_bit(n, map) \
     ((void)__atomic_fetch_and(&(map)[(n) / 64], ~(1UL << ((n) % 64)), \
                               __ATOMIC_SEQ_CST))
+#define test_and_clear_bit(n, map) \
+    (!!(__atomic_fetch_and(&(map)[(n) / 64], ~(1UL << ((n) % 64)), \
+                           __ATOMIC_SEQ_CST) & (1UL << ((n) % 64))))
 #define __set_bit set_bit
 #define __clear_bit clear_bit
 #define test_bit(n, map) (!!((map)[(n) / 64] & (1UL << ((n) % 64))))
@@ -165,8 +177,9 @@ extern unsigned int emul_pages;        /* that have references left */
 void *emul_alloc(size_t size);
 #define xzalloc(t) ((t *)emul_alloc(sizeof(t)))
 #define xzalloc_array(t, n) ((t *)emul_alloc(sizeof(t) * (n)))
-#define xmalloc_array(t, n) xzalloc_array(t, n)
-#define xvmalloc_array(t, n) xzalloc_array(t, n)
+void *emul_alloc_dirty(size_t size);
+#define xmalloc_array(t, n) ((t *)emul_alloc_dirty(sizeof(t) * (n)))
+#define xvmalloc_array(t, n) xmalloc_array(t, n)
 #define xvzalloc_array(t, n) xzalloc_array(t, n)
 #define xfree(p) free(p)
 #define xvfree(p) free(p)
@@ -257,6 +270,7 @@ struct vcpu {
         struct guest_area time_guest_area;
         struct emul_handle time_info_guest;
         bool nmi_pending;
+        bool vpmu;
         struct {
             uint8_t evtchn_upcall_vector;
             uint64_t intr_shadow;
@@ -276,9 +290,11 @@ struct evtchn_port_ops {
 struct p2m_domain {
     bool locked;
     unsigned long max_mapped_pfn;
+    int default_access;
 };
 
 enum { p2m_ram_rw, p2m_ram_logdirty };
+enum { p2m_access_rwx, p2m_access_rx };
 
 struct domain {
     domid_t domain_id;
@@ -305,11 +321,15 @@ struct domain {
     unsigned int nr_fifo, nr_grant_frames, max_grant_frames;
     unsigned long watchdog_inuse_map;
     unsigned int vmtrace_size;
+    void *vm_event_monitor, *argo;
+    bool ioreq_server, mem_paging;
     struct {
         uint32_t emulation_flags;
         bool vtsc;
+        struct { struct { struct domain *dom; } preempt; } paging;
         struct {
-            uint64_t sync_tsc;
+            uint64_t sync_tsc, load_tsc;
+            s_time_t load_stime;
             s_time_t stime_delta;
             uint64_t params[1];
             uint64_t callback_via; /* hvm_set_callback_via() */
@@ -374,6 +394,8 @@ extern bool emul_no_log_dirty;
 /* Calls to hypercall_preempt_check() until it says yes; 0: never. */
 extern unsigned int emul_preempt;
 bool hypercall_preempt_check(void);
+/* As long as nothing but the domctl lock is held. */
+void process_pending_softirqs(void);
 
 extern s_time_t emul_now;
 #define NOW() (emul_now)
@@ -396,6 +418,10 @@ void kemari_set_pending(struct vcpu *v, struct evtchn *chn);
 #define is_viridian_domain(d) false
 #define mem_sharing_enabled(d) false
 #define p2m_pod_active(d) false
+#define mem_paging_enabled(d) ((d)->mem_paging)
+#define vm_event_check_ring(ved) ((ved) != NULL)
+#define domain_has_ioreq_server(d) ((d)->ioreq_server)
+#define vpmu_available(v) ((v)->arch.vpmu)
 #define X86_EMU_LAPIC 1
 #define vcpu_vlapic(v) (&(v)->arch.hvm.vlapic)
 #define VPF_down 2
@@ -408,8 +434,10 @@ void kemari_set_pending(struct vcpu *v, struct evtchn *chn);
 #define PAGE_OFFSET(p) ((unsigned long)(p) & ~PAGE_MASK)
 #define gaddr_to_gfn(a) _gfn((a) >> PAGE_SHIFT)
 #define gfn_to_gaddr(g) ((paddr_t)gfn_x(g) << PAGE_SHIFT)
-/* Frames and guest frames have the same numbers. */
-#define mfn_to_gfn(d, m) _gfn(mfn_x(m))
+/* Frames and guest frames have the same numbers, if they have any. */
+extern unsigned long emul_removed_gfn;
+#define mfn_to_gfn(d, m) (mfn_x(m) == emul_removed_gfn ? INVALID_GFN \
+                                                      : _gfn(mfn_x(m)))
 #define virt_to_mfn(p) ((unsigned long)(p))
 #define XENMEM_resource_grant_table_id_shared 0
 #define gnttab_resource_max_frames(d, id) ((d)->max_grant_frames)
@@ -428,7 +456,8 @@ int evtchn_fifo_expand_array(struct domain *d,
                              const struct evtchn_expand_array *ea);
 unsigned int evtchn_fifo_array_gfns(struct domain *d, uint64_t gfns[],
                                     unsigned int max);
-paddr_t evtchn_fifo_get_queues(const struct vcpu *v, uint32_t tails[]);
+int evtchn_fifo_get_queues(const struct vcpu *v, paddr_t *control,
+                           uint32_t tails[]);
 void evtchn_fifo_set_queues(struct vcpu *v, const uint32_t tails[]);
 bool evtchn_get_state(struct domain *d, evtchn_port_t port,
                       struct xen_kemari_evtchn *e);
@@ -445,13 +474,17 @@ static inline struct vcpu *domain_vcpu(const struct domain *d, unsigned int id)
 #define set_timer(t, e) ((t)->active = true, (t)->expires = (e))
 #define vcpu_set_periodic_timer(v, p) ((v)->periodic_period = (p))
 #define guest_stime_delta(d) ((d)->arch.hvm.stime_delta)
-/* One tick is one ns, in all the clocks there are. */
-#define get_s_time_fixed(tsc) ((s_time_t)(tsc))
+/*
+ * One tick is one ns, in all the clocks there are.  The TSC is ahead by this
+ * on the physical CPU that we are on now.
+ */
+extern uint64_t emul_tsc_skew;
+#define get_s_time_fixed(tsc) ((s_time_t)((tsc) - emul_tsc_skew))
 void hvm_restart_tsc(struct domain *d);
-#define rdtsc() ((uint64_t)emul_now)
+#define rdtsc() ((uint64_t)emul_now + emul_tsc_skew)
 #define hvm_tsc_scaling_supported false
 #define hvm_scale_tsc(d, tsc) (tsc)
-#define hvm_get_guest_time_fixed(v, at) ((void)(v), (at))
+#define hvm_get_guest_time_fixed(v, at) ((void)(v), get_s_time_fixed(at))
 #define gtime_to_gtsc(d, t) (t)
 #define hvm_set_tsc_offset(v, offset, at) ((void)(v))
 /* It writes to a linear address of the current domain's. */

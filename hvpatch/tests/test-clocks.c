@@ -50,6 +50,9 @@ static void check_clocks(const struct clocks *then, s_time_t passed)
     }
 }
 
+/* An emulated TSC, as on hosts where it differs from CPU to CPU. */
+static bool vtsc;
+
 static uint8_t blob[BLOB_MAX];
 static unsigned int blob_len;
 
@@ -125,7 +128,10 @@ static void take_over(s_time_t uptime, const struct clocks *then)
 
     /* hvm_load() */
     emul_now += 70000;
-    guest.arch.hvm.sync_tsc = emul_now;
+    guest.arch.vtsc = vtsc;
+    emul_tsc_skew = vtsc ? 800 : 0;
+    guest.arch.hvm.sync_tsc = guest.arch.hvm.load_tsc = rdtsc();
+    guest.arch.hvm.load_stime = emul_now;
     for ( i = 0; i < 2; i++ )
         guest.vcpu[i]->arch.hvm.cache_tsc_offset = then->tsc[i] - emul_now;
 
@@ -133,6 +139,8 @@ static void take_over(s_time_t uptime, const struct clocks *then)
     CHECK_EQ(kemari_domctl(&guest, &o), 0);
 
     emul_now += 300000;
+    /* On another physical CPU, whose TSC is not the same. */
+    emul_tsc_skew = vtsc ? 90000 : 0;
     CHECK_EQ(op(XEN_KEMARI_OP_resume, 0), 0);
 }
 
@@ -162,6 +170,13 @@ static void failovers(void)
     }
 }
 
+static void failovers_vtsc(void)
+{
+    vtsc = true;
+    failovers();
+    vtsc = false;
+}
+
 static void pauses(void)
 {
     struct clocks then;
@@ -184,6 +199,7 @@ static void pauses(void)
 int main(void)
 {
     RUN(failovers);
+    RUN(failovers_vtsc);
     RUN(pauses);
 
     return 0;

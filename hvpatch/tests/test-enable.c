@@ -70,6 +70,16 @@ static void enable_errors(void)
     CHECK_EQ(op_enable(XEN_KEMARI_ROLE_SECONDARY, 0, 0), -EBUSY);
 }
 
+/* XEN_DOMCTL_SHADOW_OP_OFF was preempted: it is freeing the bitmap. */
+static void log_dirty_being_freed(void)
+{
+    guest.arch.paging.preempt.dom = &dom0;
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 8, 8), -EBUSY);
+    clean();
+    guest.arch.paging.preempt.dom = NULL;
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 8, 8), 0);
+}
+
 static void no_memory(void)
 {
     int n, rc;
@@ -107,7 +117,16 @@ static void op_errors(void)
     guest.kemari->busy = true;
     CHECK_EQ(op(XEN_KEMARI_OP_disable, 0), -ERESTART);
     CHECK_EQ(kemari_teardown(&guest), -ERESTART);
+    CHECK(!kemari_enter(&guest));
     guest.kemari->busy = false;
+
+    /* Somebody else is saving the HVM context. */
+    CHECK(kemari_enter(&dom0));
+    kemari_leave(&dom0);
+    CHECK(kemari_enter(&guest));
+    CHECK_EQ(op(XEN_KEMARI_OP_sync, 0), -ERESTART);
+    CHECK_EQ(kemari_teardown(&guest), -ERESTART);
+    kemari_leave(&guest);
 
     current = guest.vcpu[0];
     CHECK_EQ(op(XEN_KEMARI_OP_disable, 0), -EINVAL);
@@ -333,6 +352,7 @@ static void secondary_given_up(void)
 int main(void)
 {
     RUN(enable_errors);
+    RUN(log_dirty_being_freed);
     RUN(no_memory);
     RUN(op_errors);
     RUN(status);

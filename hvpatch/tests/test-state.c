@@ -76,6 +76,8 @@ static unsigned int read_state(uint8_t *blob)
         CHECK(len <= s.state_len - pos);
         if ( rec->type == XEN_KEMARI_REC_END )
             CHECK_EQ(pos + len, s.state_len);
+        for ( unsigned int i = rec->length; i % 8; i++ )
+            CHECK_EQ(((const uint8_t *)(rec + 1))[i], 0);
         if ( rec->type == XEN_KEMARI_REC_HVM )
             CHECK_EQ(rec->length, 996);
         else
@@ -139,7 +141,8 @@ static void round_trip(void)
     make_shell();
     /* The other host has been up for less time, and takes over late. */
     emul_now = 200;
-    guest.arch.hvm.sync_tsc = 150;
+    guest.arch.hvm.sync_tsc = guest.arch.hvm.load_tsc =
+        guest.arch.hvm.load_stime = 150;
     guest.vcpu[0]->info.evtchn_upcall_pending = 1;
     CHECK_EQ(set_state(valid, valid_len), 0);
     /* Nothing fires into a frozen domain. */
@@ -467,9 +470,81 @@ static void fuzz(void)
     emul_init();
 }
 
+/* What the copy could not do as well is refused, and lost if it comes later. */
+static void refused(void)
+{
+    bool *flag[] = {
+        &guest.ioreq_server, &guest.mem_paging, &guest.vcpu[1]->arch.vpmu,
+    };
+    void **ptr[] = { &guest.vm_event_monitor, &guest.argo };
+    struct xen_kemari_sync s;
+    unsigned int i, nr = ARRAY_SIZE(flag) + ARRAY_SIZE(ptr) + 1;
+
+    for ( i = 0; i < 2 * nr; i++ )
+    {
+        unsigned int what = i / 2;
+
+        /* Before it, or after. */
+        if ( i & 1 )
+            CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 64, 64), 0);
+
+        if ( what < ARRAY_SIZE(flag) )
+            *flag[what] = true;
+        else if ( what < nr - 1 )
+            *ptr[what - ARRAY_SIZE(flag)] = &guest;
+        else
+            guest.p2m.default_access = p2m_access_rx;
+
+        if ( i & 1 )
+        {
+            CHECK_EQ(op_sync(HARVEST, &s, NULL), 0);
+            CHECK_EQ(s.flags, XEN_KEMARI_LOST);
+            CHECK_EQ(op(XEN_KEMARI_OP_disable, 0), 0);
+        }
+        else
+            CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 64, 64), -EOPNOTSUPP);
+
+        if ( what < ARRAY_SIZE(flag) )
+            *flag[what] = false;
+        else if ( what < nr - 1 )
+            *ptr[what - ARRAY_SIZE(flag)] = NULL;
+        else
+            guest.p2m.default_access = p2m_access_rwx;
+    }
+}
+
+/* A page that Xen has mapped and that the guest has not any more. */
+static void removed_page(void)
+{
+    /* Event array, control blocks, vcpu_info, runstate and time areas. */
+    static const unsigned long gfn[] = { 40, 50, 51, 60, 61, 62, 63 };
+    struct xen_kemari_sync s;
+    unsigned int i;
+
+    make_guest();
+    map_guest_area(guest.vcpu[1], 63 * PAGE_SIZE, 32,
+                   &guest.vcpu[1]->arch.time_guest_area, NULL);
+    for ( i = 0; i < ARRAY_SIZE(gfn); i++ )
+    {
+        CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 64, 64), 0);
+        emul_removed_gfn = gfn[i];
+        CHECK_EQ(op_sync(HARVEST, &s, NULL), 0);
+        CHECK_EQ(s.flags, XEN_KEMARI_LOST);
+        CHECK_EQ(s.state_len, 0);
+        CHECK_EQ(op(XEN_KEMARI_OP_disable, 0), 0);
+    }
+
+    emul_removed_gfn = 64;
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 64, 64), 0);
+    CHECK_EQ(op_sync(HARVEST, &s, NULL), 0);
+    CHECK_EQ(s.flags, 0);
+}
+
 int main(void)
 {
     RUN(round_trip);
+    RUN(refused);
+    RUN(removed_page);
     RUN(foreign_channel);
     RUN(too_many_grant_frames);
     RUN(early_boot);

@@ -254,6 +254,79 @@ static void parking(void)
     CHECK_EQ(guest.evtchn[7].raised, 3);
 }
 
+static void frozen_meanwhile(void)
+{
+    guest.kemari->frozen = true;
+}
+
+static void thawed_meanwhile(void)
+{
+    guest.kemari->frozen = false;
+}
+
+static void released_meanwhile(void)
+{
+    /* The sender has it for reading, and so has the release. */
+    guest.evtchn[7].lock.held = false;
+    CHECK_EQ(op_release(OUT | UNPAUSE, 0), 0);
+    guest.evtchn[7].lock.held = true;
+}
+
+static void raise_with(evtchn_port_t port, unsigned int barrier,
+                       void (*hook)(void))
+{
+    emul_mb_hook = hook;
+    emul_mb_count = barrier;
+    emul_raise(port);
+    CHECK_EQ(emul_mb_count, 0);
+    CHECK_EQ(guest.kemari->delivering.counter, 0);
+}
+
+static void thaw_and_freeze(void)
+{
+    thawed_meanwhile();
+    /* The sender takes its bit back, counts itself, and then looks. */
+    emul_mb_hook = frozen_meanwhile;
+    emul_mb_count = 1;
+}
+
+/* Another CPU freezes or releases while one sends: arrives once, and not yet. */
+static void parking_races(void)
+{
+    struct kemari *k;
+
+    protect();
+    k = guest.kemari;
+
+    /* Counted, but frozen before it looked again. */
+    raise_with(7, 1, frozen_meanwhile);
+    CHECK_EQ(guest.evtchn[7].raised, 0);
+    CHECK(test_bit(7, k->parked));
+    thawed_meanwhile();
+    clear_bit(7, k->parked);
+
+    /* Parked, and found by the release. */
+    CHECK_EQ(op_sync(0, NULL, NULL), 0);
+    raise_with(7, 1, released_meanwhile);
+    CHECK_EQ(guest.evtchn[7].raised, 1);
+    CHECK(!test_bit(7, k->parked));
+
+    /* Parked where the release had looked already. */
+    CHECK_EQ(op_sync(0, NULL, NULL), 0);
+    raise_with(8, 1, thawed_meanwhile);
+    CHECK_EQ(guest.evtchn[8].raised, 1);
+    CHECK(!test_bit(8, k->parked));
+    frozen_meanwhile();
+
+    /* The same, and frozen again before it could be delivered. */
+    raise_with(9, 1, thaw_and_freeze);
+    CHECK_EQ(guest.evtchn[9].raised, 0);
+    CHECK(test_bit(9, k->parked));
+    CHECK_EQ(op_release(OUT | UNPAUSE, 0), 0);
+    CHECK_EQ(guest.evtchn[9].raised, 1);
+    CHECK_EQ(guest.pause_count, 0);
+}
+
 /* INIT/SIPI under way: the caller is to release and to try again. */
 static void starting_vcpu(void)
 {
@@ -275,6 +348,29 @@ static void starting_vcpu(void)
     CHECK_EQ(harvest(), 1);
     CHECK_EQ(op_release(OUT | UNPAUSE, 1), 0);
     CHECK_EQ(guest.evtchn[5].sent, 1);
+    CHECK_EQ(guest.pause_count, 0);
+}
+
+/* A guest that starts vCPUs all the time fills its list no further. */
+static void starting_vcpu_at_mark(void)
+{
+    struct xen_kemari_shared *s;
+
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 8, 2), 0);
+    s = guest.kemari->shared;
+    emul_write(1);
+    emul_write(2);
+    CHECK_EQ(guest.pause_count, 1);
+
+    stub_starting_vcpu = true;
+    CHECK_EQ(op_sync(HARVEST, NULL, NULL), -EAGAIN);
+    stub_starting_vcpu = false;
+    CHECK_EQ(guest.pause_count, 1);
+    CHECK_EQ(guest.notified, 2);
+    CHECK_EQ(s->trigger_reason, XEN_KEMARI_TRIGGER_MARK);
+    CHECK_EQ(op_status().state, XEN_KEMARI_TRIGGERED);
+
+    CHECK_EQ(op_release(OUT | UNPAUSE, harvest()), 0);
     CHECK_EQ(guest.pause_count, 0);
 }
 
@@ -466,7 +562,9 @@ int main(void)
     RUN(uncommitted);
     RUN(release_errors);
     RUN(parking);
+    RUN(parking_races);
     RUN(starting_vcpu);
+    RUN(starting_vcpu_at_mark);
     RUN(deliver);
     RUN(disable);
     RUN(destroy_frozen);
