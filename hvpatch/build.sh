@@ -158,6 +158,8 @@ common/event_channel.o send_guest_pirq
 common/event_channel.o notify_via_xen_event_channel
 common/memory.o do_memory_op
 common/domctl.o do_domctl
+arch/x86/domctl.o arch_do_domctl
+arch/x86/hvm/save.o hvm_load
 arch/x86/mm/paging.o paging_mark_pfn_dirty
 arch/x86/mm/p2m.o p2m_remove_entry
 arch/x86/mm/p2m.o p2m_add_page'
