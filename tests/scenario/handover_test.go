@@ -6,6 +6,7 @@ package scenario
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,17 +108,20 @@ func brokenOff(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) {
 	// More than once: what was left by one try must not be in the way of the next.
 	var st control.Guest
 	for tries := range 2 {
-		st, err = p.WaitState(ctx, a, g.Name, "broken off", func(st control.Guest) bool {
-			return st.State == string(lease.Protecting) && strings.Contains(st.Text, "broke off")
-		})
-		if err != nil {
+		again := fmt.Sprintf("for i in $(seq 120); do [ $(grep -c 'session broke off' %s) -gt %d ] && exit; sleep 1; done; exit 1", pair.DaemonLog, tries)
+		if _, err := a.Shell(ctx, again); err != nil {
+			t.Fatalf("the session does not break off for the %d. time: %v\n%s", tries+1, err, pair.DaemonOutput(a))
+		}
+		if st, err = p.State(ctx, a, g.Name); err != nil {
 			t.Fatal(err)
 		}
-		for _, cmd := range []string{"protect", "unprotect"} {
-			// The second one is remembered, and comes to nothing as long as there is no session.
-			if out, err := a.Run(ctx, "kemari", cmd, g.Name); err == nil {
-				t.Errorf("try %d: kemari %s of a guest whose session broke off succeeds: %s", tries+1, cmd, out)
-			}
+		if st.State != string(lease.Protecting) || !strings.Contains(st.Text, "broke off") {
+			t.Errorf("of a guest whose session broke off host a says %+v", st)
+		}
+		// The latter is remembered, and comes to nothing as long as there is no session.
+		cmd := []string{"protect", "unprotect"}[tries]
+		if out, err := a.Run(ctx, "kemari", cmd, g.Name); err == nil {
+			t.Errorf("kemari %s of a guest whose session broke off succeeds: %s", cmd, out)
 		}
 	}
 	destroyProtected(ctx, t, p, g)
