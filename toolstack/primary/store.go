@@ -4,7 +4,6 @@ package primary
 
 import (
 	"bytes"
-	"fmt"
 	"sync/atomic"
 
 	"github.com/kemari-ft/kemari/toolstack/xsreplica"
@@ -108,15 +107,15 @@ func (v *storeView) state(all bool) ([]byte, error) {
 		st.Nodes, err = xsreplica.Snapshot(tx, v.dom)
 		return err
 	})
-	var reply string
 	if err == nil {
-		reply, err = v.client.Control("watches")
+		var reply string
+		if reply, err = v.client.Control("watches"); err == nil {
+			st.Watches, err = xsreplica.ParseWatches(reply, v.dom)
+		}
 	}
 	var b []byte
 	if err == nil {
-		if b, err = encode(&st, reply, v.dom); err != nil {
-			err = fmt.Errorf("xenstore: %w: %w", err, errGuest)
-		}
+		b, err = st.Encode(v.dom)
 	}
 	if err != nil {
 		v.changed.Store(true)
@@ -127,12 +126,4 @@ func (v *storeView) state(all bool) ([]byte, error) {
 	}
 	v.nodes = b
 	return b, nil
-}
-
-// encode is what a guest, and xl, have written to xenstore, as the epoch holds it.
-func encode(st *xsreplica.State, watches string, dom abi.DomID) (_ []byte, err error) {
-	if st.Watches, err = xsreplica.ParseWatches(watches, dom); err != nil {
-		return nil, err
-	}
-	return st.Encode(dom)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/lease"
 	"github.com/kemari-ft/kemari/toolstack/replica"
 	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/toolstack/xsreplica"
 	"github.com/kemari-ft/kemari/xen/kemariop"
 )
 
@@ -104,7 +105,7 @@ func (s *Session) harvest() error {
 		return s.step(replica.Resync{})
 	}
 	if err := s.captureRings(); err != nil {
-		return s.unprotectable(err)
+		return err
 	}
 	s.measure.mark(&s.measure.now.Harvest)
 	return s.step(replica.Harvested{})
@@ -114,16 +115,13 @@ func (s *Session) harvest() error {
 // that is its own doing: it would be so at each further try. It stays frozen until the
 // secondary has discarded its copy.
 func (s *Session) unprotectable(err error) error {
-	if !errors.Is(err, errGuest) {
+	if !errors.Is(err, xsreplica.ErrContent) {
 		return err
 	}
 	s.log.Error("the guest cannot be protected any more", s.who("error", err)...)
 	s.status.say(fmt.Sprintf("the guest cannot be protected any more: %v", err))
 	return s.step(replica.Unprotect{})
 }
-
-// errGuest is what the guest has made of what is its own, and no epoch can hold.
-var errGuest = errors.New("the guest's doing")
 
 func (s *Session) captureRings() error {
 	rings, refs := s.cfg.Disks.Capture()
@@ -191,7 +189,7 @@ func (s *Session) harvestNow() error {
 		}
 		s.nodes = nodes
 		if err := s.captureRings(); err != nil {
-			return s.unprotectable(err)
+			return err
 		}
 		s.measure.mark(&s.measure.now.Harvest)
 		s.local = append(s.local, replica.Harvested{})

@@ -28,7 +28,7 @@ var errShort = errors.New("truncated")
 // Encode encodes the state of a domain.
 func (s *State) Encode(dom abi.DomID) ([]byte, error) {
 	if err := s.check(dom); err != nil {
-		return nil, fmt.Errorf("xenstore state of domain %d: %w", uint16(dom), err)
+		return nil, fmt.Errorf("xenstore state of domain %d: %w", uint16(dom), content{err})
 	}
 	le := binary.LittleEndian
 	b := []byte(stateMagic)
@@ -47,7 +47,7 @@ func (s *State) Encode(dom abi.DomID) ([]byte, error) {
 		b = appendString(appendString(b, w.Path), w.Token)
 	}
 	if len(b) > maxState {
-		return nil, fmt.Errorf("xenstore state of domain %d: %d bytes, at most %d", uint16(dom), len(b), maxState)
+		return nil, fmt.Errorf("xenstore state of domain %d: %w", uint16(dom), content{fmt.Errorf("%d bytes, at most %d", len(b), maxState)})
 	}
 	return b, nil
 }

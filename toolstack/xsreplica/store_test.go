@@ -3,6 +3,7 @@
 package xsreplica
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -179,7 +180,7 @@ func TestSnapshotGivesEveryReason(t *testing.T) {
 device vif/0: network devices (vif) cannot be protected yet
 node /local/domain/4242/device/vif/0/backend-id: "3", expected "0"
 node /local/domain/0/backend/vbd3/4242/51712/script: "/tmp/other", expected "/etc/xen/scripts/block-kemari"`
-	if err == nil || err.Error() != want {
+	if err == nil || err.Error() != want || !errors.Is(err, ErrContent) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	for i := range 100 {

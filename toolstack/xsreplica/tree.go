@@ -50,6 +50,15 @@ var (
 	_ Writer = (*xenstore.Tx)(nil)
 )
 
+// ErrContent: what a guest, or xl for it, has written to xenstore cannot be carried to
+// another host. It was read well: to read it again is of no use.
+var ErrContent = errors.New("it cannot be carried to another host")
+
+// content is an error that is ErrContent, and says what is wrong.
+type content struct{ error }
+
+func (content) Is(target error) bool { return target == ErrContent }
+
 // Snapshot reads the nodes of a domain that are replicated. An error lists every
 // reason why they cannot be.
 func Snapshot(r Reader, dom abi.DomID) ([]Node, error) {
@@ -58,7 +67,10 @@ func Snapshot(r Reader, dom abi.DomID) ([]Node, error) {
 	for _, root := range []string{frontRoot(dom), backRoot(dom)} {
 		errs = append(errs, s.walk(root))
 	}
-	if err := errors.Join(append(errs, s.refused...)...); err != nil {
+	if len(s.refused) > 0 {
+		errs = append(errs, content{errors.Join(s.refused...)})
+	}
+	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("xenstore nodes of domain %d: %w", uint16(dom), err)
 	}
 	slices.SortFunc(s.nodes, func(a, b Node) int { return strings.Compare(a.Path, b.Path) })
@@ -86,7 +98,7 @@ func (s *snapshot) walk(path string) error {
 			return err
 		}
 		if len(s.nodes) == maxNodes {
-			return fmt.Errorf("more than %d", maxNodes)
+			return content{fmt.Errorf("more than %d", maxNodes)}
 		}
 		s.nodes = append(s.nodes, n)
 		if err := checkNode(&n, s.dom); err != nil && len(s.refused) < maxReasons {

@@ -17,8 +17,16 @@ import (
 //
 // Neither path nor token is escaped.  A path cannot hold a blank; a token can
 // hold anything.  A guest whose token breaks its line cannot be replicated,
-// and that is its error; what other domains' tokens look like is ignored.
+// and that is its error, ErrContent; what other domains' tokens look like is ignored.
 func ParseWatches(reply string, dom abi.DomID) ([]Watch, error) {
+	watches, err := parseWatches(reply, dom)
+	if err != nil {
+		return nil, fmt.Errorf("watches of domain %d: %w", uint16(dom), content{err})
+	}
+	return watches, nil
+}
+
+func parseWatches(reply string, dom abi.DomID) ([]Watch, error) {
 	prefix := fmt.Sprintf("watch D%d: ", uint16(dom))
 	var out []Watch
 	seen := map[Watch]bool{}
@@ -27,7 +35,7 @@ func ParseWatches(reply string, dom abi.DomID) ([]Watch, error) {
 		rest, ok := strings.CutPrefix(line, prefix)
 		if !ok {
 			if ours && line != "" && !strings.HasPrefix(line, "watch ") {
-				return nil, fmt.Errorf("watches of domain %d: the token of watch %s has a line break", uint16(dom), out[len(out)-1].Path)
+				return nil, fmt.Errorf("the token of watch %s has a line break", out[len(out)-1].Path)
 			}
 			ours = ours && line == ""
 			continue
@@ -36,14 +44,14 @@ func ParseWatches(reply string, dom abi.DomID) ([]Watch, error) {
 		path, token, _ := strings.Cut(rest, " ")
 		w := Watch{path, token}
 		if err := checkWatch(w); err != nil {
-			return nil, fmt.Errorf("watches of domain %d: %w", uint16(dom), err)
+			return nil, err
 		}
 		if seen[w] {
-			return nil, fmt.Errorf("watches of domain %d: %s %s occurs twice", uint16(dom), path, token)
+			return nil, fmt.Errorf("%s %s occurs twice", path, token)
 		}
 		seen[w] = true
 		if out = append(out, w); len(out) > maxWatches {
-			return nil, fmt.Errorf("watches of domain %d: more than %d", uint16(dom), maxWatches)
+			return nil, fmt.Errorf("more than %d", maxWatches)
 		}
 	}
 	return out, nil

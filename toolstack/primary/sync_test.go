@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package primary
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hashicorp/go-hclog"
+	"github.com/kemari-ft/kemari/toolstack/host"
+	"github.com/kemari-ft/kemari/toolstack/lease"
+	"github.com/kemari-ft/kemari/toolstack/link"
+	"github.com/kemari-ft/kemari/toolstack/replica"
+	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/toolstack/xsreplica"
+)
+
+// TestUnprotectable: of a guest whose xenstore nodes cannot be carried to another host
+// the protection ends, by the book; an xenstored that does not answer breaks the session
+// off, and it is taken up again.
+func TestUnprotectable(t *testing.T) {
+	near, far := net.Pipe()
+	for _, end := range []net.Conn{near, far} {
+		if err := end.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := make(chan any, 1)
+	go func() {
+		r := stream.NewReader(far, stream.Primary, stream.Limits{}, nil)
+		_, _ = r.Next() // HELLO
+		msg, err := r.Next()
+		if err != nil {
+			msg = err
+		}
+		told <- msg
+	}()
+	s := New(Config{
+		Host: &host.Host{Log: hclog.NewNullLogger()}, Dom: 7, Guest: uuid.New(),
+		Record: lease.Record{Role: lease.Primary, Generation: 1, Phase: lease.Protecting}, Frozen: true,
+	})
+	defer s.measure.counters.close()
+	var err error
+	if s.pulse, err = link.NewPulse(lease.DefaultTiming, nil, func(lease.Verdict) {}); err != nil {
+		t.Fatal(err)
+	}
+	defer s.pulse.Stop()
+	s.conn, s.connID = link.New(near), 1
+	defer s.conn.Close()
+	if err := s.conn.Hello(stream.Hello{Role: stream.Primary, ABI: 1, Generation: 1, CPUVendor: "AuthenticAMD", XenVersion: "4.20.0"}); err != nil {
+		t.Fatal(err)
+	}
+	s.machine.Step(replica.Connected{Conn: 1})
+	s.machine.Step(replica.PeerHello{Conn: 1, Hello: &stream.Hello{Generation: 1, Epoch: 3}})
+
+	silent := errors.New("xenstored does not answer")
+	if err := s.unprotectable(silent); !errors.Is(err, silent) {
+		t.Errorf("the session does not break off: %v", err)
+	}
+	if err := s.unprotectable(fmt.Errorf("node data: %w", xsreplica.ErrContent)); err != nil {
+		t.Error(err)
+	}
+	if msg := <-told; msg != (stream.Discard{Generation: 1}) {
+		t.Errorf("the secondary was told %#v", msg)
+	}
+	if !s.frozen || s.machine.Record().Phase != lease.Protecting {
+		t.Error("the guest was let go before the secondary has discarded its copy")
+	}
+	if text := s.Status(false).Text; !strings.Contains(text, "node data") {
+		t.Errorf("the operator is told %q", text)
+	}
+}
