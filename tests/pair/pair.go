@@ -175,14 +175,36 @@ install -m 755 /opt/kemari/block-kemari /etc/xen/scripts/block-kemari`); err != 
 	for file, content := range map[string][]byte{
 		"kemari/cert.pem": p.certs[h.Name][0],
 		"kemari/key.pem":  p.certs[h.Name][1],
-		"kemari/peer.pem": p.certs[peer][0],
 		"kemari.conf":     fmt.Appendf(nil, conf, h.Number, n, peer, p.cfg.Misses, p.cfg.Conf),
 	} {
 		if err := h.PushFrom(ctx, bytes.NewReader(content), "/etc/xen/"+file, 0o600); err != nil {
 			return err
 		}
 	}
-	return nil
+	return p.introduce(ctx, h)
+}
+
+// introduce makes the other host known to host h. Its certificate is what the other
+// one prints of itself: a host that lost its power comes back with the same one.
+func (p *Pair) introduce(ctx context.Context, h *lab.Host) error {
+	peer, _ := peerOf(h)
+	own, err := h.Run(ctx, "kemari", "pair", "--export")
+	if err != nil {
+		return err
+	}
+	if own != string(p.certs[h.Name][0]) {
+		return fmt.Errorf("host %s: kemari pair --export prints another certificate than its own:\n%s", h.Name, own)
+	}
+	call, err := h.Start(bytes.NewReader(p.certs[peer][0]), "kemari", "pair", "--accept")
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	status, err := call.Wait(ctx, &out, &out)
+	if err == nil && status.Code != 0 {
+		err = fmt.Errorf("host %s: kemari pair --accept: status %d: %s", h.Name, status.Code, &out)
+	}
+	return err
 }
 
 // DaemonLog is where kemarid's messages are.

@@ -35,6 +35,7 @@ func handOver(t *testing.T, p *pair.Pair, others []*bystander) {
 	defer cancel()
 	xenPackages(ctx, t, others[1])
 	refusals(ctx, t, p)
+	unpatchedXL(ctx, t, p)
 	rebootProtected(ctx, t, p)
 	mark := len(p.Lab.LUN("lun0").Log())
 	g, err := p.Create(ctx, p.A(), pair.Spec{Name: "ft", Disk: "/dev/lun/lun0", Extra: "guest.tick_ms=500"}, true)

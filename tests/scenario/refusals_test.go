@@ -129,3 +129,23 @@ func notSaved(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest, be
 		t.Errorf("after xl save it is %+v, before it was %+v", after, before)
 	}
 }
+
+// unpatchedXL protects a guest from its creation on where xl does not know of ft.
+func unpatchedXL(ctx context.Context, t *testing.T, p *pair.Pair) {
+	t.Helper()
+	a, g := p.A(), &pair.Guest{Spec: pair.Spec{Name: "plain"}}
+	// It is xl that chooses the domid, and it has to be free on both hosts.
+	if _, err := a.Shell(ctx, `echo 'domid_policy="random"' >>/etc/xen/xl.conf`); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.PushFrom(ctx, strings.NewReader(fmt.Sprintf(refusedConf, g.Name, `ft = "kemari"`)), "/etc/xen/plain.cfg", 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := a.Run(ctx, "kemari", "create", "/etc/xen/plain.cfg"); err != nil {
+		t.Fatalf("%v\n%s\nkemarid on host a:\n%s", err, out, pair.DaemonOutput(a))
+	}
+	if _, err := p.Protected(ctx, g.Name); err != nil {
+		t.Error(err)
+	}
+	destroyProtected(ctx, t, p, g)
+}
