@@ -7,21 +7,16 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/google/uuid"
-	"github.com/hashicorp/go-hclog"
 	"pgregory.net/rapid"
 
 	"github.com/kemari-ft/kemari/toolstack/host"
 	"github.com/kemari-ft/kemari/toolstack/hotset"
 	"github.com/kemari-ft/kemari/toolstack/lease"
-	"github.com/kemari-ft/kemari/toolstack/link"
 	"github.com/kemari-ft/kemari/toolstack/replica"
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
@@ -318,36 +313,8 @@ func TestForeignGrantEndsTheGeneration(t *testing.T) {
 	g := newFakeGuest(t)
 	g.must(g.epochOnly(true))
 	g.capture.hot = hotset.New(0)
-	near, far := net.Pipe()
-	for _, end := range []net.Conn{near, far} {
-		g.must(end.SetDeadline(time.Now().Add(10 * time.Second)))
-	}
-	told := make(chan any, 1)
-	go func() {
-		r := stream.NewReader(far, stream.Primary, stream.Limits{}, nil)
-		_, _ = r.Next() // HELLO
-		msg, err := r.Next()
-		if err != nil {
-			msg = err
-		}
-		told <- msg
-	}()
-	s := New(Config{
-		Host: &host.Host{Log: hclog.NewNullLogger()}, Dom: 7, Guest: uuid.New(),
-		Record: lease.Record{Role: lease.Primary, Generation: 1, Phase: lease.Protecting}, Frozen: true,
-	})
-	defer s.measure.counters.close()
-	var err error
-	s.pulse, err = link.NewPulse(lease.DefaultTiming, nil, func(lease.Verdict) {})
-	g.must(err)
-	defer s.pulse.Stop()
-	s.capture, s.conn, s.connID = g.capture, link.New(near), 1
-	defer s.conn.Close()
-	g.must(s.conn.Hello(stream.Hello{Role: stream.Primary, ABI: 1, Generation: 1, CPUVendor: "AuthenticAMD", XenVersion: "4.20.0"}))
-
-	// Where the secondary says that it holds an epoch, the next one is closed.
-	s.machine.Step(replica.Connected{Conn: 1})
-	s.machine.Step(replica.PeerHello{Conn: 1, Hello: &stream.Hello{Generation: 1, Epoch: g.epoch}})
+	s, told := protecting(t, g.epoch)
+	s.capture = g.capture
 	putGrant(g.page(grantGFN), 9, abi.GTFPermitAccess, 5)
 	s.xen, s.frozen = g.harvest(), true
 	g.must(s.step(replica.Harvested{}))

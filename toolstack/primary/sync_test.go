@@ -20,17 +20,17 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/xsreplica"
 )
 
-// TestUnprotectable: of a guest whose xenstore nodes cannot be carried to another host
-// the protection ends, by the book; an xenstored that does not answer breaks the session
-// off, and it is taken up again.
-func TestUnprotectable(t *testing.T) {
+// protecting is a session whose secondary holds an epoch, and what is said to the
+// secondary next.
+func protecting(t *testing.T, epoch uint64) (s *Session, told <-chan any) {
+	t.Helper()
 	near, far := net.Pipe()
 	for _, end := range []net.Conn{near, far} {
 		if err := end.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	told := make(chan any, 1)
+	said := make(chan any, 1)
 	go func() {
 		r := stream.NewReader(far, stream.Primary, stream.Limits{}, nil)
 		_, _ = r.Next() // HELLO
@@ -38,26 +38,35 @@ func TestUnprotectable(t *testing.T) {
 		if err != nil {
 			msg = err
 		}
-		told <- msg
+		said <- msg
 	}()
-	s := New(Config{
+	s = New(Config{
 		Host: &host.Host{Log: hclog.NewNullLogger()}, Dom: 7, Guest: uuid.New(),
 		Record: lease.Record{Role: lease.Primary, Generation: 1, Phase: lease.Protecting}, Frozen: true,
 	})
-	defer s.measure.counters.close()
 	var err error
 	if s.pulse, err = link.NewPulse(lease.DefaultTiming, nil, func(lease.Verdict) {}); err != nil {
 		t.Fatal(err)
 	}
-	defer s.pulse.Stop()
 	s.conn, s.connID = link.New(near), 1
-	defer s.conn.Close()
+	t.Cleanup(func() {
+		s.conn.Close()
+		s.pulse.Stop()
+		s.measure.counters.close()
+	})
 	if err := s.conn.Hello(stream.Hello{Role: stream.Primary, ABI: 1, Generation: 1, CPUVendor: "AuthenticAMD", XenVersion: "4.20.0"}); err != nil {
 		t.Fatal(err)
 	}
 	s.machine.Step(replica.Connected{Conn: 1})
-	s.machine.Step(replica.PeerHello{Conn: 1, Hello: &stream.Hello{Generation: 1, Epoch: 3}})
+	s.machine.Step(replica.PeerHello{Conn: 1, Hello: &stream.Hello{Generation: 1, Epoch: epoch}})
+	return s, said
+}
 
+// TestUnprotectable: of a guest whose xenstore nodes cannot be carried to another host
+// the protection ends, by the book; an xenstored that does not answer breaks the session
+// off, and it is taken up again.
+func TestUnprotectable(t *testing.T) {
+	s, told := protecting(t, 3)
 	silent := errors.New("xenstored does not answer")
 	if err := s.unprotectable(silent); !errors.Is(err, silent) {
 		t.Errorf("the session does not break off: %v", err)
