@@ -10,10 +10,12 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/kemari-ft/kemari/toolstack/host"
 	"github.com/kemari-ft/kemari/toolstack/lease"
 	"github.com/kemari-ft/kemari/toolstack/secondary"
 	"github.com/kemari-ft/kemari/toolstack/secondary/hosttest"
 	"github.com/kemari-ft/kemari/toolstack/shell/xlstream"
+	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/kemariop"
 )
 
@@ -99,5 +101,35 @@ func TestAdoptFinishesActivation(t *testing.T) {
 	}
 	if !dom.Paused() || dom.Name() != "web--kemari" {
 		t.Errorf("a shell without the guest's state was let run, as %q", dom.Name())
+	}
+}
+
+// TestPeerIsTheRecords: a guest is taken up with the peer that holds its copy, whatever
+// kemari.conf and the policy name by now.
+func TestPeerIsTheRecords(t *testing.T) {
+	d, dom, guest := activated(t, "web", false, kemariop.RolePrimary)
+	rec := lease.Record{Guest: guest, Role: lease.Primary, Generation: 3, Phase: lease.Protecting, Peer: "kemari:nowhere:1"}
+	if err := dom.Host.Records.Persist(rec); err != nil {
+		t.Fatal(err)
+	}
+	if err := dom.Host.Records.SetPolicy(guest, host.Policy{Name: "web", Peer: "kemari:unix:/run/other"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.adoptGuest(guest); err == nil || !strings.Contains(err.Error(), rec.Peer) {
+		t.Errorf("it is taken up with another peer than %s: %v", rec.Peer, err)
+	}
+}
+
+// TestTakenOver: whoever let go of a guest that was activated here hears so, and nobody
+// else.
+func TestTakenOver(t *testing.T) {
+	d, _, guest := activated(t, "web", false, kemariop.RoleNone) // generation 2
+	for generation, want := range map[uint64]bool{1: true, 2: true, 3: false} {
+		if got := d.takenOver(&stream.Hello{Guest: guest, Generation: generation}); got != want {
+			t.Errorf("generation %d: %v, want %v", generation, got, want)
+		}
+	}
+	if d.takenOver(&stream.Hello{Guest: uuid.New(), Generation: 1}) {
+		t.Error("a guest that nobody knows of was taken over")
 	}
 }

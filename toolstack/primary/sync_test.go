@@ -84,3 +84,29 @@ func TestUnprotectable(t *testing.T) {
 		t.Errorf("the operator is told %q", text)
 	}
 }
+
+// TestOtherHostsFenceIsNoProof: a fence command that switches another host off than the
+// one with the copy is not run (I8, I13).
+func TestOtherHostsFenceIsNoProof(t *testing.T) {
+	s, _ := protecting(t, 3)
+	s.cfg.NoFence = errors.New("it switches another host off")
+	if err := s.act(replica.Fence{Why: "secondary dead"}); err != nil {
+		t.Fatal(err)
+	}
+	if done, ok := (<-s.events).(replica.FenceDone); !ok || !errors.Is(done.Err, s.cfg.NoFence) {
+		t.Errorf("the fence ends with %v", done.Err)
+	}
+}
+
+// TestSentInVain: an epoch that is never acknowledged leads to a new copy, after the
+// secondary has discarded what it has.
+func TestSentInVain(t *testing.T) {
+	s, told := protecting(t, 3)
+	s.tried = sending{generation: 1, epoch: 4, times: mostSends}
+	if err := s.sendEpoch(replica.SendEpoch{Generation: 1, Epoch: 4}); err != nil {
+		t.Fatal(err)
+	}
+	if msg := <-told; msg != (stream.Discard{Generation: 1}) {
+		t.Errorf("the secondary was told %#v", msg)
+	}
+}
