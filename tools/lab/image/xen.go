@@ -32,8 +32,10 @@ const (
 	Release Variant = "release" // what is measured
 )
 
+// Xen's own tests at boot stay out: QEMU raises #GP where one of them expects #SS,
+// and Xen counts down three seconds before it goes on.
 var variantConfig = map[Variant]string{
-	Debug:   "CONFIG_EXPERT=y\nCONFIG_DEBUG=y\nCONFIG_KEMARI=y\n",
+	Debug:   "CONFIG_EXPERT=y\nCONFIG_DEBUG=y\n# CONFIG_SELF_TESTS is not set\nCONFIG_KEMARI=y\n",
 	Release: "CONFIG_EXPERT=y\n# CONFIG_DEBUG is not set\nCONFIG_KEMARI=y\n",
 }
 

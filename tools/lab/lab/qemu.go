@@ -20,8 +20,10 @@ import (
 // RDTSCP as RDTSC. NPT keeps Xen off shadow paging. The rest is what the
 // emulation makes cheap, so that it does not dominate what is measured: a page
 // is encrypted with AES's instructions in 27 us, without them in 210; but its
-// CRC-32C takes 40 us with SSE 4.2 and 7 without.
-const cpuModel = "qemu64,+svm,+npt,-monitor,-rdtscp,+aes,+pclmulqdq,+ssse3,+sse4.1,+popcnt"
+// CRC-32C takes 40 us with SSE 4.2 and 7 without. Without RDRAND dom0 has no
+// entropy for its first minutes, and libuuid waits for some: each xl create took
+// two seconds longer.
+const cpuModel = "qemu64,+svm,+npt,-monitor,-rdtscp,+aes,+pclmulqdq,+ssse3,+sse4.1,+popcnt,+rdrand"
 
 // A machine is one QEMU process, dead or alive.
 type machine struct {
