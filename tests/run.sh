@@ -6,27 +6,33 @@
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
-failed=
-report=
+out=$(mktemp -d) || exit 2
+trap 'rm -rf "$out"' EXIT
+
 part() {
     name=$1
     shift
     echo "=== $name: $*"
     began=$(date +%s)
-    if "$@"; then verdict=ok; else verdict=FAILED; failed="$failed $name"; fi
-    report="$report
-$(printf '%-7s %5d s  %s' "$verdict" $(($(date +%s) - began)) "$name")"
+    if "$@"; then verdict=ok; else verdict=FAILED; fi
+    printf '%-7s %5d s  %s\n' "$verdict" $(($(date +%s) - began)) "$name" >>"$out/report"
 }
 
-part unit         make -s unit
-part broken       make -s broken
-part hvpatch-test make -s hvpatch-test
-part exerciser    make -s exerciser
-part restore-one  make -s restore-one ROUNDS="${ROUNDS:-4}"
-part two-hosts    make -s two-hosts N="${N:-3}"
+# What needs no hosts takes the time that they leave: they wait for each other, and
+# for their guests.
+quick() {
+    part unit         nice -n 19 make -s unit
+    part broken       nice -n 19 make -s broken
+    part hvpatch-test nice -n 19 make -s hvpatch-test
+}
+quick >"$out/quick" 2>&1 &
 
-echo "=== summary$report"
-if [ -n "$failed" ]; then
-    echo "failed:$failed"
-    exit 1
-fi
+part exerciser   make -s exerciser
+part restore-one make -s restore-one ROUNDS="${ROUNDS:-4}"
+part two-hosts   make -s two-hosts N="${N:-3}"
+wait
+cat "$out/quick"
+
+echo "=== summary"
+cat "$out/report"
+! grep -q '^FAILED' "$out/report"

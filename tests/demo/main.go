@@ -72,7 +72,7 @@ func show(ctx context.Context, p *pair.Pair) error {
 	if err != nil {
 		return err
 	}
-	st, err := p.Protected(ctx, guestName)
+	st, err := p.Protected(ctx, p.A(), guestName)
 	if err != nil {
 		return err
 	}

@@ -101,9 +101,13 @@ func (v *view) differences() []abi.GFN {
 // processors are emulated.
 func hash(page []byte) uint64 {
 	h := uint64(len(page))
-	for ; len(page) >= 8; page = page[8:] {
-		h = (h ^ binary.LittleEndian.Uint64(page)) * 0x9e3779b97f4a7c15
-		h ^= h >> 32
+	for ; len(page) >= 32; page = page[32:] {
+		four := page[:32:32]
+		h ^= binary.LittleEndian.Uint64(four) * 0x9e3779b97f4a7c15
+		h += binary.LittleEndian.Uint64(four[8:]) * 0xbf58476d1ce4e5b9
+		h ^= binary.LittleEndian.Uint64(four[16:]) * 0x94d049bb133111eb
+		h += binary.LittleEndian.Uint64(four[24:]) * 0xd6e8feb86659fd93
+		h = h<<29 | h>>35
 	}
 	return max(h, 1)
 }
@@ -219,21 +223,21 @@ func noUnseenWrite(vcpus int) func(t *try) {
 	return func(t *try) {
 		g := t.guest(guestSpec{vcpus: vcpus, running: true})
 		s := t.soak(g)
-		s.run(4*time.Second, 100*time.Millisecond)
+		s.run(2*time.Second, 50*time.Millisecond)
 		s.report("idle")
-		t.say(g, "load mem=8,8")
-		s.run(8*time.Second, 200*time.Millisecond)
+		t.say(g, "load mem=16,8")
+		s.run(4*time.Second, 50*time.Millisecond)
 		s.report("memory load")
 		_, err := xl("mem-set", g.name, "72")
 		t.must(err)
-		s.run(6*time.Second, 200*time.Millisecond)
+		s.run(3*time.Second, 50*time.Millisecond)
 		s.report("balloon down")
 		_, err = xl("mem-set", g.name, "80")
 		t.must(err)
-		s.run(6*time.Second, 200*time.Millisecond)
+		s.run(3*time.Second, 50*time.Millisecond)
 		s.report("balloon up")
 		t.say(g, "load idle")
-		s.run(2*time.Second, 50*time.Millisecond)
+		s.run(time.Second, 20*time.Millisecond)
 		s.report("short epochs")
 	}
 }

@@ -104,7 +104,7 @@ func (p *Pair) Create(ctx context.Context, h *lab.Host, s Spec, protected bool) 
 	}
 	g := p.Follow(ctx, s, h)
 	if protected {
-		g.Watch(ctx, p.B())
+		g.Watch(ctx, p.Other(h))
 	}
 	if out, err := h.Run(ctx, "xl", "create", file); err != nil {
 		return g, fmt.Errorf("%w\n%s\nkemarid on host %s:\n%s", err, out, h.Name, DaemonOutput(h))

@@ -123,6 +123,14 @@ func (p *Pair) A() *lab.Host { return p.Lab.Host("a") }
 // B is the newest host b.
 func (p *Pair) B() *lab.Host { return p.Lab.Host("b") }
 
+// Other is the other host.
+func (p *Pair) Other(h *lab.Host) *lab.Host {
+	if h.Name == "a" {
+		return p.B()
+	}
+	return p.A()
+}
+
 func (p *Pair) say(format string, args ...any) { p.cfg.Log(fmt.Sprintf(format, args...)) }
 
 // Repair powers hosts on that were cut, with nothing on their disks.

@@ -188,7 +188,7 @@ func protected(ctx context.Context, t *testing.T, p *pair.Pair, s pair.Spec) *pa
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Protected(ctx, s.Name); err != nil {
+	if _, err := p.Protected(ctx, p.A(), s.Name); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%s: %d MiB, a sync at least every %d ms", s.Name, s.MemoryMiB, benchInterval)

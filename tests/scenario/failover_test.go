@@ -148,7 +148,7 @@ func failover(ctx context.Context, t *testing.T, p *pair.Pair, others []*bystand
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := p.Protected(ctx, spec.Name)
+	st, err := p.Protected(ctx, p.A(), spec.Name)
 	if err != nil {
 		t.Fatal(err)
 	}

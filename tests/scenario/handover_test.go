@@ -6,6 +6,7 @@ package scenario
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -23,8 +24,8 @@ import (
 
 // TestHandOver lets a guest with a disk go on on the other host by the operator's
 // wish, while both are well, protects it there, and gives it back; and then does what
-// one does with any guest. Before that guests are refused that cannot be protected, and
-// another one is rebooted and destroyed under protection, and not saved.
+// one does with any guest. Before that guests are refused that cannot be protected;
+// on b, meanwhile, another one is rebooted and destroyed under protection, and not saved.
 func TestHandOver(t *testing.T) {
 	p, others := startPair(t.Context(), t)
 	handOver(t, p, others)
@@ -33,10 +34,32 @@ func TestHandOver(t *testing.T) {
 func handOver(t *testing.T, p *pair.Pair, others []*bystander) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
-	xenPackages(ctx, t, others[1])
-	refusals(ctx, t, p)
-	unpatchedXL(ctx, t, p)
-	rebootProtected(ctx, t, p)
+	t.Run("packages", func(t *testing.T) { xenPackages(ctx, t, others[1]) })
+	t.Run("refusals", func(t *testing.T) { refusals(ctx, t, p) })
+	var g *pair.Guest
+	t.Run("both hosts", func(t *testing.T) {
+		t.Run("reboot", func(t *testing.T) {
+			t.Parallel()
+			rebootProtected(ctx, t, p, p.B())
+		})
+		t.Run("to and fro", func(t *testing.T) {
+			t.Parallel()
+			unpatchedXL(ctx, t, p)
+			g = toAndFro(ctx, t, p)
+		})
+	})
+	if t.Failed() {
+		return
+	}
+	t.Run("broken off", func(t *testing.T) { brokenOff(ctx, t, p, g) })
+	for _, b := range others {
+		b.undisturbed(ctx, t)
+	}
+}
+
+// toAndFro hands a guest of host a over to b, and back.
+func toAndFro(ctx context.Context, t *testing.T, p *pair.Pair) *pair.Guest {
+	t.Helper()
 	mark := len(p.Lab.LUN("lun0").Log())
 	g, err := p.Create(ctx, p.A(), pair.Spec{Name: "ft", Disk: "/dev/lun/lun0", Extra: "guest.tick_ms=500"}, true)
 	if err != nil {
@@ -45,9 +68,10 @@ func handOver(t *testing.T, p *pair.Pair, others []*bystander) {
 	if out, err := p.A().Run(ctx, "kemari", "failover", "--peer-is-off", g.Name); err == nil {
 		t.Errorf("a guest is given to a host that is off: %s", out)
 	}
-	if _, err := p.Protected(ctx, g.Name); err != nil {
+	if _, err := p.Protected(ctx, p.A(), g.Name); err != nil {
 		t.Fatal(err)
 	}
+	statusForPrograms(ctx, t, p, g)
 	if _, err := g.Status(ctx, p.A()); err != nil {
 		t.Fatal(err)
 	}
@@ -81,9 +105,19 @@ func handOver(t *testing.T, p *pair.Pair, others []*bystander) {
 	if err := p.Reboot(ctx, p.A(), g); err != nil {
 		t.Fatalf("xl reboot: %v", err)
 	}
-	brokenOff(ctx, t, p, g)
-	for _, b := range others {
-		b.undisturbed(ctx, t)
+	return g
+}
+
+// statusForPrograms: kemari status --json of a protected guest is one that can be read.
+func statusForPrograms(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) {
+	t.Helper()
+	out, err := p.A().Run(ctx, "kemari", "status", "--json", g.Name)
+	var reply control.Reply
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &reply)
+	}
+	if err != nil || len(reply.Guests) != 1 || reply.Guests[0].Name != g.Name || reply.Guests[0].Role != control.RolePrimary {
+		t.Errorf("kemari status --json %s: %v\n%s", g.Name, err, out)
 	}
 }
 
@@ -125,7 +159,7 @@ func brokenOff(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) {
 			t.Errorf("kemari %s of a guest whose session broke off succeeds: %s", cmd, out)
 		}
 	}
-	destroyProtected(ctx, t, p, g)
+	destroyProtected(ctx, t, p, a, g)
 	for _, h := range []*lab.Host{a, p.B()} {
 		// Which of the two comes first, the end of the protection that was asked for or
 		// that of the guest, is all the same.
@@ -136,11 +170,11 @@ func brokenOff(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) {
 	}
 }
 
-// destroyProtected destroys a protected guest of host a, of which then nothing is left on either
-// host.
-func destroyProtected(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) {
+// destroyProtected destroys a protected guest of a host, of which then nothing is left
+// on either.
+func destroyProtected(ctx context.Context, t *testing.T, p *pair.Pair, on *lab.Host, g *pair.Guest) {
 	t.Helper()
-	if _, err := p.A().Run(ctx, "xl", "destroy", g.Name); err != nil {
+	if _, err := on.Run(ctx, "xl", "destroy", g.Name); err != nil {
 		t.Fatal(err)
 	}
 	for _, h := range []*lab.Host{p.A(), p.B()} {
@@ -154,28 +188,28 @@ func destroyProtected(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.G
 // rebootProtected reboots a protected guest, which then is protected again, and
 // destroys it, of which then nothing is left on either host. Before that it is not
 // saved.
-func rebootProtected(ctx context.Context, t *testing.T, p *pair.Pair) {
+func rebootProtected(ctx context.Context, t *testing.T, p *pair.Pair, h *lab.Host) {
 	t.Helper()
-	g, err := p.Create(ctx, p.A(), pair.Spec{Name: "again", Extra: "guest.tick_ms=500"}, true)
+	g, err := p.Create(ctx, h, pair.Spec{Name: "again", Extra: "guest.tick_ms=500"}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, err := p.Protected(ctx, g.Name)
+	before, err := p.Protected(ctx, h, g.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	notSaved(ctx, t, p, g, before)
-	if err := p.Reboot(ctx, p.A(), g); err != nil {
+	notSaved(ctx, t, p, h, g, before)
+	if err := p.Reboot(ctx, h, g); err != nil {
 		t.Fatalf("xl reboot of a protected guest: %v", err)
 	}
-	after, err := p.Protected(ctx, g.Name)
+	after, err := p.Protected(ctx, h, g.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if after.Generation <= before.Generation || after.UUID != before.UUID {
 		t.Errorf("after its reboot it is %+v, before it was %+v", after, before)
 	}
-	destroyProtected(ctx, t, p, g)
+	destroyProtected(ctx, t, p, h, g)
 }
 
 // giveBack protects on b a guest that was handed over to it, lets it go on on a

@@ -110,17 +110,17 @@ func said(t *testing.T, who, text string, want ...string) {
 
 // notSaved: a protected guest is not written to a file, where a second one of it would
 // be, and goes on under protection.
-func notSaved(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest, before control.Guest) {
+func notSaved(ctx context.Context, t *testing.T, p *pair.Pair, h *lab.Host, g *pair.Guest, before control.Guest) {
 	t.Helper()
-	out, err := p.A().Run(ctx, "xl", "save", g.Name, "/var/saved")
+	out, err := h.Run(ctx, "xl", "save", g.Name, "/var/saved")
 	if err == nil {
 		t.Fatalf("a protected guest is saved: %s", out)
 	}
 	said(t, "xl save", out+err.Error(), "is being synchronised with another host", "end its protection before saving")
-	if _, err := g.Status(ctx, p.A()); err != nil {
+	if _, err := g.Status(ctx, h); err != nil {
 		t.Errorf("after xl save: %v", err)
 	}
-	after, err := p.WaitState(ctx, p.A(), g.Name, "synchronised after xl save", func(now control.Guest) bool {
+	after, err := p.WaitState(ctx, h, g.Name, "synchronised after xl save", func(now control.Guest) bool {
 		return now.State == before.State && now.Epoch > before.Epoch
 	})
 	if err != nil {
@@ -144,8 +144,8 @@ func unpatchedXL(ctx context.Context, t *testing.T, p *pair.Pair) {
 	if out, err := a.Run(ctx, "kemari", "create", "/etc/xen/plain.cfg"); err != nil {
 		t.Fatalf("%v\n%s\nkemarid on host a:\n%s", err, out, pair.DaemonOutput(a))
 	}
-	if _, err := p.Protected(ctx, g.Name); err != nil {
+	if _, err := p.Protected(ctx, a, g.Name); err != nil {
 		t.Error(err)
 	}
-	destroyProtected(ctx, t, p, g)
+	destroyProtected(ctx, t, p, a, g)
 }

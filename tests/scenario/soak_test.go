@@ -132,7 +132,7 @@ func (s *soak) round(ctx context.Context, t *testing.T, at instant) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Protected(ctx, spec.Name); err != nil {
+	if _, err := p.Protected(ctx, p.A(), spec.Name); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("guest %s, %d vCPUs", spec.Name, spec.VCPUs)

@@ -3,7 +3,7 @@
 package primary
 
 import (
-	"bytes"
+	"encoding/binary"
 
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
@@ -69,19 +69,24 @@ func (k *known) forgetAll() { clear(k.places) }
 // update makes a copy of a page what the page is now, and returns in which lines it
 // was not. What it does not return it has not changed, whoever writes to the page
 // meanwhile.
+//
+// All of this is what a real processor waits for memory, whatever it compares with.
+// An emulated one takes four times as long for the vectors of bytes.Equal.
 func update(copied, page []byte) (set stream.LineSet) {
-	const stride = 8 * stream.LineSize // of which a change is looked for at once
-	for at := 0; at < abi.PageSize; at += stride {
-		if bytes.Equal(copied[at:at+stride], page[at:at+stride]) {
-			continue
-		}
-		for off := at; off < at+stride; off += stream.LineSize {
-			was := (*[stream.LineSize]byte)(copied[off:])
-			is := (*[stream.LineSize]byte)(page[off:])
-			if *was != *is {
-				*was = *is
-				set |= 1 << (off / stream.LineSize)
-			}
+	le := binary.LittleEndian
+	for off := 0; off < abi.PageSize; off += stream.LineSize {
+		was, is := copied[off:off+stream.LineSize:off+stream.LineSize], page[off:off+stream.LineSize:off+stream.LineSize]
+		differ := le.Uint64(was) ^ le.Uint64(is)
+		differ |= le.Uint64(was[8:]) ^ le.Uint64(is[8:])
+		differ |= le.Uint64(was[16:]) ^ le.Uint64(is[16:])
+		differ |= le.Uint64(was[24:]) ^ le.Uint64(is[24:])
+		differ |= le.Uint64(was[32:]) ^ le.Uint64(is[32:])
+		differ |= le.Uint64(was[40:]) ^ le.Uint64(is[40:])
+		differ |= le.Uint64(was[48:]) ^ le.Uint64(is[48:])
+		differ |= le.Uint64(was[56:]) ^ le.Uint64(is[56:])
+		if differ != 0 {
+			copy(was, is)
+			set |= 1 << (off / stream.LineSize)
 		}
 	}
 	return set

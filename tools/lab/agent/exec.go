@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +31,8 @@ func (executor) Handle(ctx context.Context, req channel.Request, stdio channel.S
 		err = put(req, stdio.In)
 	case channel.Get:
 		status.Mode, err = get(req, stdio.Out)
+	case channel.Dial:
+		err = dial(ctx, req, stdio)
 	default:
 		err = fmt.Errorf("unknown operation %q", req.Op)
 	}
@@ -111,6 +114,22 @@ func execute(ctx context.Context, req channel.Request, stdio channel.Stdio, sig 
 		return channel.Status{Code: -1, Signal: int(ws.Signal())}, nil
 	}
 	return channel.Status{Code: ws.ExitStatus()}, nil
+}
+
+// dial ends when the other end of the socket does. That of the input is not passed
+// on: to some it means that nobody waits for an answer.
+func dial(ctx context.Context, req channel.Request, stdio channel.Stdio) error {
+	c, err := net.Dial("unix", req.Path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	go func() {
+		_, _ = io.Copy(c, stdio.In) // if it fails, so does the other one
+	}()
+	_, err = io.Copy(stdio.Out, c)
+	return err
 }
 
 func put(req channel.Request, in io.Reader) error {

@@ -3,8 +3,11 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -113,5 +116,37 @@ func TestFiles(t *testing.T) {
 	st, err = c.Do(t.Context(), channel.Request{Op: channel.Get, Path: path + "x"}, nil, io.Discard, nil)
 	if err != nil || !strings.Contains(st.Err, "no such file") {
 		t.Errorf("get of a missing file: %+v, %v", st, err)
+	}
+}
+
+// TestDial: who answers may do so long after the end of the question.
+func TestDial(t *testing.T) {
+	c := client(t)
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		line, _ := bufio.NewReader(conn).ReadString('\n')
+		conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		if _, err := conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			fmt.Fprint(conn, "answer to "+line)
+		}
+	}()
+	var got bytes.Buffer
+	st, err := c.Do(t.Context(), channel.Request{Op: channel.Dial, Path: path}, strings.NewReader("question\n"), &got, nil)
+	if err != nil || st.Check() != nil || got.String() != "answer to question\n" {
+		t.Errorf("%+v, %v, %q", st, err, got.String())
+	}
+	st, err = c.Do(t.Context(), channel.Request{Op: channel.Dial, Path: path + "x"}, nil, io.Discard, nil)
+	if err != nil || !strings.Contains(st.Err, "no such file") {
+		t.Errorf("dial of a missing socket: %+v, %v", st, err)
 	}
 }

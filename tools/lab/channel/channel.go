@@ -25,6 +25,7 @@ const (
 	Exec Op = "exec" // run Argv
 	Put  Op = "put"  // write standard input to Path, with Mode
 	Get  Op = "get"  // write the content of Path to standard output
+	Dial Op = "dial" // join the unix socket at Path with standard input and output
 )
 
 // A Request opens a stream.

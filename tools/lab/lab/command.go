@@ -95,6 +95,16 @@ func (h *Host) Pull(ctx context.Context, remote, local string) error {
 	return nil
 }
 
+// Ask writes in to a unix socket in dom0 and returns what comes until it is closed there.
+func (h *Host) Ask(ctx context.Context, path string, in []byte) ([]byte, error) {
+	var out bytes.Buffer
+	err := h.finish(ctx, channel.Request{Op: channel.Dial, Path: path}, bytes.NewReader(in), &out, nil)
+	if err != nil {
+		return nil, fmt.Errorf("asking at %s: %w", path, err)
+	}
+	return out.Bytes(), nil
+}
+
 func (h *Host) finish(ctx context.Context, req channel.Request, in io.Reader, out, errOut io.Writer) error {
 	call, err := h.Do(req, in)
 	if err != nil {
