@@ -87,7 +87,7 @@ func (s *Store) Get(ctx context.Context, name string, key *Key, build func(ctx c
 	if exists(path) {
 		return path, nil
 	}
-	unlock, err := s.lock(filepath.Base(path))
+	unlock, err := s.Lock(filepath.Base(path))
 	if err != nil {
 		return "", err
 	}
@@ -116,9 +116,9 @@ func exists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// lock takes the exclusive lock of that name; the kernel drops it when the
-// process dies.
-func (s *Store) lock(name string) (unlock func(), err error) {
+// Lock takes the exclusive lock of that name, of all processes with this cache; the
+// kernel drops it when the process dies.
+func (s *Store) Lock(name string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(s.dir, "locks", name), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)

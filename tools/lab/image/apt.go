@@ -47,13 +47,16 @@ func tail(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
 
 // require installs those of the named packages that are not installed.
 func (b *Builder) require(ctx context.Context, packages []string) error {
-	var missing []string
-	for _, p := range packages {
-		out, err := run(ctx, "", "dpkg-query", "-W", "-f", "${db:Status-Status}", p)
-		if err != nil || string(out) != "installed" {
-			missing = append(missing, p)
-		}
+	if len(notInstalled(ctx, packages)) == 0 {
+		return nil
 	}
+	// apt does not wait for another one.
+	unlock, err := b.store.Lock("apt")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	missing := notInstalled(ctx, packages)
 	if len(missing) == 0 {
 		return nil
 	}
@@ -66,8 +69,18 @@ func (b *Builder) require(ctx context.Context, packages []string) error {
 		return err
 	}
 	args := append([]string{"install", "-q", "-y", "--no-install-recommends"}, missing...)
-	_, err := run(ctx, "", "apt-get", args...)
+	_, err = run(ctx, "", "apt-get", args...)
 	return err
+}
+
+func notInstalled(ctx context.Context, packages []string) (list []string) {
+	for _, p := range packages {
+		out, err := run(ctx, "", "dpkg-query", "-W", "-f", "${db:Status-Status}", p)
+		if err != nil || string(out) != "installed" {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // mirror is the archive that this machine's own apt uses, so that no mirror
