@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"github.com/kemari-ft/kemari/backend/ring/ringtest"
 	"github.com/kemari-ft/kemari/xen/abi"
@@ -190,21 +190,23 @@ func TestLargeSectors(t *testing.T) {
 }
 
 func TestResponsesKeepTheOrderOfRequests(t *testing.T) {
-	b := connected(t, 1, 1)
-	b.hold(t)
-	d := b.drivers[0]
-	b.h.page(1)
-	// The second fails before the first has even reached the disk.
-	d.put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)), rw(77, 0))
-	recv(t, b.store.arrived, "write")
-	time.Sleep(10 * time.Millisecond)
-	if s := d.responses(); len(s) != 0 {
-		t.Fatalf("statuses %v before the first request is done", s)
-	}
-	b.store.proceed <- struct{}{}
-	if s := d.wait(2); s[0] != okay || s[1] != failed {
-		t.Errorf("statuses %v", s)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := connected(t, 1, 1)
+		b.hold(t)
+		d := b.drivers[0]
+		b.h.page(1)
+		// The second fails before the first has even reached the disk.
+		d.put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)), rw(77, 0))
+		recv(t, b.store.arrived, "write")
+		synctest.Wait()
+		if s := d.responses(); len(s) != 0 {
+			t.Fatalf("statuses %v before the first request is done", s)
+		}
+		b.store.proceed <- struct{}{}
+		if s := d.wait(2); s[0] != okay || s[1] != failed {
+			t.Errorf("statuses %v", s)
+		}
+	})
 }
 
 func TestHostileRingIsPutOutOfService(t *testing.T) {
