@@ -5,14 +5,15 @@ package blkif
 import (
 	"maps"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kemari-ft/kemari/backend/gate"
 	"github.com/kemari-ft/kemari/xen/abi"
 )
 
-// pause is how long something must not happen before it counts as not
-// happening.
+// pause is how long something must not happen before it counts as not happening,
+// where it is a mutex that keeps it from happening: synctest knows nothing of those.
 const pause = 20 * time.Millisecond
 
 // sync is what the toolstack does for a device while the guest is paused.
@@ -31,35 +32,37 @@ func (b *bench) gate() {
 // I1: a write waits for the commit of the sync that holds it, and asks for one;
 // a read does not.
 func TestI1WriteWaitsForCommit(t *testing.T) {
-	b := connected(t, 2, 1)
-	b.gate()
-	b.h.page(1)
-	for n, d := range b.drivers {
-		if s := d.do(rw(abi.BlkifOpRead, 0, seg(1, 0, 0))); s != okay {
-			t.Fatalf("read on queue %d: status %d", n, s)
+	synctest.Test(t, func(t *testing.T) {
+		b := connected(t, 2, 1)
+		b.gate()
+		b.h.page(1)
+		for n, d := range b.drivers {
+			if s := d.do(rw(abi.BlkifOpRead, 0, seg(1, 0, 0))); s != okay {
+				t.Fatalf("read on queue %d: status %d", n, s)
+			}
+			d.put(rw(abi.BlkifOpWrite, uint64(n), seg(1, 0, 0)), rw(abi.BlkifOpRead, 0, seg(1, 0, 0)))
+			recv(t, b.syncs, "demand for a sync")
 		}
-		d.put(rw(abi.BlkifOpWrite, uint64(n), seg(1, 0, 0)), rw(abi.BlkifOpRead, 0, seg(1, 0, 0)))
-		recv(t, b.syncs, "demand for a sync")
-	}
-	at := b.sync()
-	time.Sleep(pause)
-	if n := b.store.written(); n != 0 {
-		t.Fatalf("%d writes reached the disk before the commit", n)
-	}
-	if err := b.Commit(at); err != nil {
-		t.Fatal(err)
-	}
-	for n, d := range b.drivers {
-		if s := d.wait(2); s[0] != okay || s[1] != okay {
-			t.Errorf("queue %d: statuses %v", n, s)
+		at := b.sync()
+		synctest.Wait()
+		if n := b.store.written(); n != 0 {
+			t.Fatalf("%d writes reached the disk before the commit", n)
 		}
-	}
-	if n := b.store.written(); n != 2 {
-		t.Errorf("%d writes reached the disk", n)
-	}
-	b.drivers[0].put(rw(abi.BlkifOpWrite, 5, seg(1, 0, 0)))
-	b.Ungate()
-	b.drivers[0].wait(1)
+		if err := b.Commit(at); err != nil {
+			t.Fatal(err)
+		}
+		for n, d := range b.drivers {
+			if s := d.wait(2); s[0] != okay || s[1] != okay {
+				t.Errorf("queue %d: statuses %v", n, s)
+			}
+		}
+		if n := b.store.written(); n != 2 {
+			t.Errorf("%d writes reached the disk", n)
+		}
+		b.drivers[0].put(rw(abi.BlkifOpWrite, 5, seg(1, 0, 0)))
+		b.Ungate()
+		b.drivers[0].wait(1)
+	})
 }
 
 // binding does something while a device binds a port: its rings are open then, and
@@ -76,55 +79,59 @@ func (b binding) BindInterdomain(dom abi.DomID, port abi.Port) (abi.Port, error)
 
 // I1: protection may begin, or end, while a front end is being connected.
 func TestI1GateMovesWhileConnecting(t *testing.T) {
-	for _, closing := range []bool{true, false} {
-		var b *bench
-		b = newBench(t, 1, 1, func(c *Config) {
-			c.Events = binding{c.Events, func() {
-				if closing {
-					b.Gate()
-				} else {
-					b.Ungate()
-				}
-			}}
-		})
-		if !closing {
-			b.Gate()
-		}
-		if err := b.Connect(b.channels()); err != nil {
-			t.Fatal(err)
-		}
-		b.wire()
-		b.h.page(1)
-		b.drivers[0].put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)))
-		if closing {
-			recv(t, b.syncs, "demand for a sync")
-			time.Sleep(pause)
-			if n := b.store.written(); n != 0 {
-				t.Errorf("%d writes reached the disk before any commit", n)
+	synctest.Test(t, func(t *testing.T) {
+		for _, closing := range []bool{true, false} {
+			var b *bench
+			b = newBench(t, 1, 1, func(c *Config) {
+				c.Events = binding{c.Events, func() {
+					if closing {
+						b.Gate()
+					} else {
+						b.Ungate()
+					}
+				}}
+			})
+			if !closing {
+				b.Gate()
 			}
-			b.Ungate()
+			if err := b.Connect(b.channels()); err != nil {
+				t.Fatal(err)
+			}
+			b.wire()
+			b.h.page(1)
+			b.drivers[0].put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)))
+			if closing {
+				recv(t, b.syncs, "demand for a sync")
+				synctest.Wait()
+				if n := b.store.written(); n != 0 {
+					t.Errorf("%d writes reached the disk before any commit", n)
+				}
+				b.Ungate()
+			}
+			b.drivers[0].wait(1)
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
 		}
-		b.drivers[0].wait(1)
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	}
+	})
 }
 
 // I15: a write is answered when it is stored, not before.
 func TestI15WriteIsAnsweredWhenStored(t *testing.T) {
-	b := connected(t, 1, 1)
-	b.hold(t)
-	b.h.page(1)
-	d := b.drivers[0]
-	d.put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)))
-	recv(t, b.store.arrived, "write")
-	time.Sleep(pause)
-	if s := d.responses(); len(s) != 0 {
-		t.Fatalf("answered with status %d before it is stored", s[0])
-	}
-	b.store.proceed <- struct{}{}
-	d.wait(1)
+	synctest.Test(t, func(t *testing.T) {
+		b := connected(t, 1, 1)
+		b.hold(t)
+		b.h.page(1)
+		d := b.drivers[0]
+		d.put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)))
+		recv(t, b.store.arrived, "write")
+		synctest.Wait()
+		if s := d.responses(); len(s) != 0 {
+			t.Fatalf("answered with status %d before it is stored", s[0])
+		}
+		b.store.proceed <- struct{}{}
+		d.wait(1)
+	})
 }
 
 func TestHasOutputOfAllQueues(t *testing.T) {
@@ -273,59 +280,63 @@ func TestI4NoUnseenWrite(t *testing.T) {
 // I5: after a sync the front end's next push is an event, and so is it after
 // one that ends without a capture.
 func TestI5PushAfterSyncIsAnEvent(t *testing.T) {
-	b := connected(t, 1, 1)
-	b.gate()
-	b.h.page(1)
-	d := b.drivers[0]
-	for k, end := range []func(){b.Rearm, func() { b.Capture(nil) }} {
-		for range 3 {
-			d.do(rw(abi.BlkifOpRead, 0, seg(1, 0, 0)))
+	synctest.Test(t, func(t *testing.T) {
+		b := connected(t, 1, 1)
+		b.gate()
+		b.h.page(1)
+		d := b.drivers[0]
+		for k, end := range []func(){b.Rearm, func() { b.Capture(nil) }} {
+			for range 3 {
+				d.do(rw(abi.BlkifOpRead, 0, seg(1, 0, 0)))
+			}
+			// The back end is parked behind a write it may not take.
+			d.put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)))
+			recv(t, b.syncs, "demand for a sync")
+			b.Freeze()
+			end()
+			b.Thaw()
+			synctest.Wait()
+			events := 0
+			d.event = func() { events++ }
+			d.put(rw(abi.BlkifOpWrite, 1, seg(1, 0, 0)))
+			if events != 1 {
+				t.Errorf("case %d: %d events for the first push after the sync", k, events)
+			}
+			b.wire()
+			if err := b.Commit(b.sync()); err != nil {
+				t.Fatal(err)
+			}
+			d.wait(2)
 		}
-		// The back end is parked behind a write it may not take.
-		d.put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)))
-		recv(t, b.syncs, "demand for a sync")
-		b.Freeze()
-		end()
-		b.Thaw()
-		time.Sleep(pause)
-		events := 0
-		d.event = func() { events++ }
-		d.put(rw(abi.BlkifOpWrite, 1, seg(1, 0, 0)))
-		if events != 1 {
-			t.Errorf("case %d: %d events for the first push after the sync", k, events)
-		}
-		b.wire()
-		if err := b.Commit(b.sync()); err != nil {
-			t.Fatal(err)
-		}
-		d.wait(2)
-	}
+	})
 }
 
 func TestConnectDuringProtectionIsGated(t *testing.T) {
-	b := connected(t, 1, 1)
-	b.gate()
-	b.h.page(1)
-	old := b.sync()
-	if err := b.Disconnect(); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Connect(b.channels()); err != nil {
-		t.Fatal(err)
-	}
-	b.wire()
-	b.drivers[0].put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)))
-	if err := b.Commit(old); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(pause)
-	if b.store.written() != 0 {
-		t.Fatal("an uncommitted write reached the disk after a reconnection")
-	}
-	if err := b.Commit(b.sync()); err != nil {
-		t.Fatal(err)
-	}
-	b.drivers[0].wait(1)
+	synctest.Test(t, func(t *testing.T) {
+		b := connected(t, 1, 1)
+		b.gate()
+		b.h.page(1)
+		old := b.sync()
+		if err := b.Disconnect(); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Connect(b.channels()); err != nil {
+			t.Fatal(err)
+		}
+		b.wire()
+		b.drivers[0].put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)))
+		if err := b.Commit(old); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if b.store.written() != 0 {
+			t.Fatal("an uncommitted write reached the disk after a reconnection")
+		}
+		if err := b.Commit(b.sync()); err != nil {
+			t.Fatal(err)
+		}
+		b.drivers[0].wait(1)
+	})
 }
 
 func TestSyncDoesNotAllocate(t *testing.T) {

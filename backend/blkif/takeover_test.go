@@ -9,7 +9,7 @@ import (
 	"maps"
 	"os"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"github.com/kemari-ft/kemari/backend/gate"
 	"github.com/kemari-ft/kemari/xen/abi"
@@ -88,44 +88,46 @@ func TestAttachRefusesAnotherCommit(t *testing.T) {
 // I2: a process that dies with requests in work is followed by one that has
 // only its journal; the slots are half overwritten.
 func TestI2RestartedProcessTrustsItsJournal(t *testing.T) {
-	b := connected(t, 1, 1)
-	b.hold(t)
-	b.gate()
-	fill(b.h.page(1), "written by the guest")
-	d := b.drivers[0]
-	d.put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)), rw(abi.BlkifOpWrite, 1, seg(1, 1, 1)))
-	if err := b.Commit(b.sync()); err != nil {
-		t.Fatal(err)
-	}
-	d.put(rw(abi.BlkifOpWrite, 2, seg(1, 2, 2)))
-	recv(t, b.store.arrived, "access to the disk")
-	recv(t, b.store.arrived, "access to the disk")
+	synctest.Test(t, func(t *testing.T) {
+		b := connected(t, 1, 1)
+		b.hold(t)
+		b.gate()
+		fill(b.h.page(1), "written by the guest")
+		d := b.drivers[0]
+		d.put(rw(abi.BlkifOpWrite, 0, seg(1, 0, 0)), rw(abi.BlkifOpWrite, 1, seg(1, 1, 1)))
+		if err := b.Commit(b.sync()); err != nil {
+			t.Fatal(err)
+		}
+		d.put(rw(abi.BlkifOpWrite, 2, seg(1, 2, 2)))
+		recv(t, b.store.arrived, "access to the disk")
+		recv(t, b.store.arrived, "access to the disk")
 
-	next := b.takeOver(t)
-	left, err := os.ReadFile(b.cfg.Journal)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(next.cfg.Journal, left, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	fill(next.drivers[0].front.Slot(0)[:16], "half a response!")
-	if err := next.Recover(next.channels()); err != nil {
-		t.Fatal(err)
-	}
-	defer next.Close()
-	next.wire()
-	if s := next.drivers[0].wait(2); s[0] != okay || s[1] != okay {
-		t.Errorf("statuses %v", s)
-	}
-	time.Sleep(pause)
-	if n := next.store.written(); n != 2 {
-		t.Fatalf("%d writes, want the 2 that were committed", n)
-	}
-	if err := next.Commit(next.sync()); err != nil {
-		t.Fatal(err)
-	}
-	next.drivers[0].wait(1)
+		next := b.takeOver(t)
+		left, err := os.ReadFile(b.cfg.Journal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(next.cfg.Journal, left, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		fill(next.drivers[0].front.Slot(0)[:16], "half a response!")
+		if err := next.Recover(next.channels()); err != nil {
+			t.Fatal(err)
+		}
+		defer next.Close()
+		next.wire()
+		if s := next.drivers[0].wait(2); s[0] != okay || s[1] != okay {
+			t.Errorf("statuses %v", s)
+		}
+		synctest.Wait()
+		if n := next.store.written(); n != 2 {
+			t.Fatalf("%d writes, want the 2 that were committed", n)
+		}
+		if err := next.Commit(next.sync()); err != nil {
+			t.Fatal(err)
+		}
+		next.drivers[0].wait(1)
+	})
 }
 
 func TestRecoverNeedsTheJournal(t *testing.T) {
