@@ -14,7 +14,7 @@ import (
 
 // pause is how long something must not happen before it counts as not happening,
 // where it is a mutex that keeps it from happening: synctest knows nothing of those.
-const pause = 20 * time.Millisecond
+const pause = 200 * time.Millisecond
 
 // sync is what the toolstack does for a device while the guest is paused.
 func (b *bench) sync() []gate.Indices {
