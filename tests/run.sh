@@ -25,13 +25,12 @@ quick() {
     part broken       nice -n 19 make -s broken
     part hvpatch-test nice -n 19 make -s hvpatch-test
 }
-quick >"$out/quick" 2>&1 &
+{ quick >"$out/quick" 2>&1; cat "$out/quick"; } &
 
 part exerciser   make -s exerciser
 part restore-one make -s restore-one ROUNDS="${ROUNDS:-4}"
 part two-hosts   make -s two-hosts N="${N:-3}"
 wait
-cat "$out/quick"
 
 echo "=== summary"
 cat "$out/report"
