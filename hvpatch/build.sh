@@ -159,6 +159,7 @@ common/event_channel.o notify_via_xen_event_channel
 common/memory.o do_memory_op
 common/domctl.o do_domctl
 arch/x86/domctl.o arch_do_domctl
+arch/x86/hvm/hvm.o hvm_hap_nested_page_fault
 arch/x86/hvm/save.o hvm_load
 arch/x86/mm/paging.o paging_mark_pfn_dirty
 arch/x86/mm/p2m.o p2m_remove_entry

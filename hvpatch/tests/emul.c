@@ -268,15 +268,17 @@ void paging_mark_pfn_clean(struct domain *d, pfn_t pfn)
 
 int p2m_change_type_one(struct domain *d, unsigned long gfn, int ot, int nt)
 {
-    assert(d->p2m.locked && gfn < EMUL_GFNS);
-    assert(ot == p2m_ram_rw && nt == p2m_ram_logdirty);
+    assert(d->p2m.locked && !d->paging_locked);
+    assert((ot == p2m_ram_rw && nt == p2m_ram_logdirty) ||
+           (ot == p2m_ram_logdirty && nt == p2m_ram_rw));
 
-    if ( !d->writable[gfn] )
+    if ( gfn >= EMUL_GFNS || gfn == emul_removed_gfn ||
+         d->writable[gfn] != (ot == p2m_ram_rw) )
         return -EBUSY;
     if ( gfn == emul_stuck_gfn )
         return -ENOMEM;
 
-    d->writable[gfn] = false;
+    d->writable[gfn] = nt == p2m_ram_rw;
 
     return 0;
 }
@@ -311,6 +313,10 @@ void emul_write(unsigned long gfn)
 
     paging_mark_pfn_dirty(&guest, _pfn(gfn));
     guest.writable[gfn] = true;
+
+    p2m_lock(&guest.p2m);
+    kemari_dirty_near(&guest, _gfn(gfn));
+    p2m_unlock(&guest.p2m);
 }
 
 void emul_send(evtchn_port_t port)

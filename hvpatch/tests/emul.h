@@ -377,6 +377,7 @@ static inline void emul_unlock_bool(bool *b) { assert(*b); *b = false; }
 #define p2m_get_hostp2m(d) (&(d)->p2m)
 #define p2m_lock(p)   emul_lock_bool(&(p)->locked)
 #define p2m_unlock(p) emul_unlock_bool(&(p)->locked)
+#define p2m_locked_by_me(p) ((p)->locked)
 
 #define paging_mode_log_dirty(d) ((d)->log_dirty)
 int paging_log_dirty_enable(struct domain *d);

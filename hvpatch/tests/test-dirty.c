@@ -365,13 +365,23 @@ static void model(void)
     }
 }
 
-static int set_hot(const uint64_t *gfns, unsigned int nr)
+static int set_gfns(unsigned int op, const uint64_t *gfns, unsigned int nr)
 {
     struct xen_domctl_kemari_op o = {
-        .op = XEN_KEMARI_OP_hot, .u.hot = { .gfns.p = gfns, .nr = nr },
+        .op = op, .u.gfns = { .gfns.p = gfns, .nr = nr },
     };
 
     return kemari_domctl(&guest, &o);
+}
+
+static int set_hot(const uint64_t *gfns, unsigned int nr)
+{
+    return set_gfns(XEN_KEMARI_OP_hot, gfns, nr);
+}
+
+static int set_warm(const uint64_t *gfns, unsigned int nr)
+{
+    return set_gfns(XEN_KEMARI_OP_warm, gfns, nr);
 }
 
 static void hot(void)
@@ -465,12 +475,13 @@ static void hot_and_mark(void)
     CHECK(listed(&s, EMUL_GFNS + 7));
 }
 
+static const uint64_t bad[][2] = {
+    { 2, 1 }, { 1, 1 }, { 1, XEN_KEMARI_DIRTY_P2M | 2 }, { 1, 1ULL << 52 },
+};
+
 static void hot_refused(void)
 {
     static const uint64_t good[] = { 5 };
-    static const uint64_t bad[][2] = {
-        { 2, 1 }, { 1, 1 }, { 1, XEN_KEMARI_DIRTY_P2M | 2 }, { 1, 1ULL << 52 },
-    };
     static uint64_t many[XEN_KEMARI_HOT_MAX + 1];
     struct xen_domctl_kemari_op o = {
         .op = XEN_KEMARI_OP_sync, .flags = HARVEST,
@@ -516,13 +527,117 @@ static void hot_refused(void)
     guest.controller_pause_count--;
 }
 
+static void warm(void)
+{
+    /* 16 to 23 are beside each other, and 15 and 24 are of others. */
+    static const uint64_t gfns[] = { 15, 16, 18, 20, 23, 24 };
+    struct xen_kemari_sync s;
+
+    protect(MAX, MARK);
+    CHECK_EQ(set_warm(gfns, ARRAY_SIZE(gfns)), 0);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 0);
+    run(1);
+
+    /* One that is warm itself, or not. */
+    emul_write(16);
+    CHECK(guest.writable[18] && guest.writable[20] && guest.writable[23]);
+    CHECK(!guest.writable[15] && !guest.writable[17] && !guest.writable[24]);
+    emul_write(17);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 5);
+    CHECK(listed(&s, 16) && listed(&s, 17) && listed(&s, 18) &&
+          listed(&s, 20) && listed(&s, 23));
+    CHECK(!guest.writable[16] && !guest.writable[20] && !guest.dirty[23]);
+    run(2);
+
+    /* One that cannot be made writable is not listed. */
+    emul_stuck_gfn = 20;
+    emul_write(22);
+    CHECK(!guest.writable[20]);
+    emul_stuck_gfn = ~0UL;
+    s = close_epoch();
+    CHECK_EQ(s.flags, 0);
+    CHECK_EQ(s.dirty_nr, 4);
+    CHECK(listed(&s, 22) && listed(&s, 16) && listed(&s, 18) && listed(&s, 23));
+    run(3);
+
+    CHECK_EQ(set_warm(NULL, 0), 0);
+    emul_write(22);
+    CHECK(!guest.writable[16]);
+
+    /* A protection begins without. */
+    CHECK_EQ(set_warm(gfns, ARRAY_SIZE(gfns)), 0);
+    CHECK_EQ(op(XEN_KEMARI_OP_disable, 0), 0);
+    protect(MAX, MARK);
+    emul_write(16);
+    CHECK(!guest.writable[18]);
+}
+
+/* The pages beside one that is written have a place on the list, too. */
+static void warm_and_mark(void)
+{
+    static const uint64_t gfns[] = { 0, 1, 2, 3, 4, 5, 6, 7 };
+    struct xen_kemari_sync s;
+
+    protect(12, 4);
+    CHECK_EQ(set_warm(gfns, ARRAY_SIZE(gfns)), 0);
+    emul_write(3);
+    CHECK_EQ(guest.pause_count, 1);
+    CHECK_EQ(guest.notified, 1);
+    s = close_epoch();
+    CHECK_EQ(s.dirty_nr, 8);
+    CHECK_EQ(s.flags, 0);
+    run(1);
+    CHECK_EQ(guest.pause_count, 0);
+}
+
+static void warm_refused(void)
+{
+    static const uint64_t good[] = { 5, 6, EMUL_GFNS };
+    static uint64_t many[XEN_KEMARI_WARM_MAX + 1];
+    struct xen_domctl_kemari_op o = {
+        .op = XEN_KEMARI_OP_warm, .u.gfns = { .gfns.p = good, .nr = 1, .pad = 1 },
+    };
+    unsigned int i;
+
+    CHECK_EQ(set_warm(good, 1), -ENODEV);
+    protect(MAX, MARK);
+    CHECK_EQ(set_warm(good, ARRAY_SIZE(good)), 0);
+    for ( i = 0; i < ARRAY_SIZE(many); i++ )
+        many[i] = i;
+    CHECK_EQ(set_warm(many, ARRAY_SIZE(many)), -E2BIG);
+    for ( i = 0; i < ARRAY_SIZE(bad); i++ )
+        CHECK_EQ(set_warm(bad[i], 2), -EINVAL);
+    CHECK_EQ(set_warm(NULL, 1), -EFAULT);
+    CHECK_EQ(kemari_domctl(&guest, &o), -EINVAL);
+    emul_fail_alloc = 0;
+    CHECK_EQ(set_warm(good, 1), -ENOMEM);
+    emul_fail_alloc = -1;
+
+    /* Nothing of that has changed anything.  What is no page is not listed. */
+    emul_removed_gfn = 6;
+    emul_write(4);
+    emul_removed_gfn = ~0UL;
+    CHECK(guest.writable[5] && !guest.writable[6]);
+    CHECK_EQ(close_epoch().dirty_nr, 2);
+    run(1);
+    CHECK_EQ(set_warm(many, ARRAY_SIZE(many) - 1), 0);
+
+    CHECK_EQ(op(XEN_KEMARI_OP_disable, 0), 0);
+    guest.controller_pause_count++;
+    CHECK_EQ(op_enable(XEN_KEMARI_ROLE_SECONDARY, 0, 0), 0);
+    CHECK_EQ(set_warm(good, 1), -EINVAL);
+    guest.controller_pause_count--;
+}
+
 /*
  * Each page that was written is on the list of the epoch in which it was,
- * whatever becomes hot when, and those which are not hot are written with a
+ * whatever becomes hot or warm when, and those which are not hot are written with a
  * fault the first time.  At any time, what can be written without a fault is
  * on the open list.
  */
-static void hot_model_check(void)
+static void named_model_check(void)
 {
     const struct kemari *k = guest.kemari;
     unsigned int i, j;
@@ -537,7 +652,7 @@ static void hot_model_check(void)
     }
 }
 
-static void hot_model(void)
+static void named_model(void)
 {
     static bool written[EMUL_GFNS];
     uint64_t seed = 43, epoch = 0;
@@ -552,27 +667,36 @@ static void hot_model(void)
         uint64_t gfns[40];
         unsigned int nr;
 
-        hot_model_check();
+        named_model_check();
 
-        switch ( rnd(&seed) % 4 )
+        switch ( i = rnd(&seed) % 5 )
         {
         case 0:
         case 1:
             for ( i = rnd(&seed) % 20; i; i-- )
             {
                 unsigned int gfn = rnd(&seed) % 60;
+                bool fault = !guest.writable[gfn];
 
                 emul_write(gfn);
                 written[gfn] = true;
+                for ( nr = 0; fault && nr < guest.kemari->warm_nr; nr++ )
+                    CHECK(guest.kemari->warm[nr] / 8 != gfn / 8 ||
+                          guest.writable[guest.kemari->warm[nr]]);
             }
             continue;
 
         case 2:
+        case 3:
+        {
+            unsigned int op = i == 2 ? XEN_KEMARI_OP_hot : XEN_KEMARI_OP_warm;
+
             for ( i = nr = 0; i < 60 && nr < ARRAY_SIZE(gfns); i++ )
                 if ( rnd(&seed) % 3 == 0 )
                     gfns[nr++] = i;
-            CHECK_EQ(set_hot(gfns, nr), 0);
+            CHECK_EQ(set_gfns(op, gfns, nr), 0);
             continue;
+        }
         }
 
         s = close_epoch();
@@ -635,7 +759,10 @@ int main(void)
     RUN(hot);
     RUN(hot_and_mark);
     RUN(hot_refused);
-    RUN(hot_model);
+    RUN(warm);
+    RUN(warm_and_mark);
+    RUN(warm_refused);
+    RUN(named_model);
     RUN(not_protected);
 
     return 0;

@@ -102,12 +102,12 @@ static void op_errors(void)
     unsigned int i;
 
     CHECK_EQ(op_status().version, XEN_KEMARI_VERSION);
-    for ( i = XEN_KEMARI_OP_disable; i <= XEN_KEMARI_OP_hot; i++ )
+    for ( i = XEN_KEMARI_OP_disable; i <= XEN_KEMARI_OP_warm; i++ )
         if ( i != XEN_KEMARI_OP_status )
             CHECK_EQ(op(i, 0), -ENODEV);
 
     CHECK_EQ(op_enable(XEN_KEMARI_ROLE_PRIMARY, 8, 8), 0);
-    CHECK(op(XEN_KEMARI_OP_hot + 1, 0) < 0);
+    CHECK(op(XEN_KEMARI_OP_warm + 1, 0) < 0);
     CHECK(op(~0U, 0) < 0);
     CHECK_EQ(op(XEN_KEMARI_OP_disable, 1), -EINVAL);
     CHECK_EQ(op(XEN_KEMARI_OP_set_state, 0), -EINVAL);

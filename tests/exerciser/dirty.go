@@ -12,8 +12,8 @@ import (
 	"github.com/kemari-ft/kemari/xen/privcmd"
 )
 
-// someGFN is RAM of a guest of 80 MiB, behind its kernel.
-const someGFN abi.GFN = 0x4800
+// someGFN is RAM of a guest of 80 MiB, behind its kernel, and ramGFNs what it has.
+const someGFN, ramGFNs abi.GFN = 0x4800, 0x5000
 
 // wantDirty compares a dirty list, in any order.
 func (t *try) wantDirty(what string, got []uint64, want ...uint64) {
@@ -23,6 +23,48 @@ func (t *try) wantDirty(what string, got []uint64, want ...uint64) {
 	if !slices.Equal(got, want) {
 		t.fail("%s: got %#x, want %#x", what, got, want)
 	}
+}
+
+// writer is a running guest that writes to pages.
+type writer struct {
+	t      *try
+	g      *guest
+	shared *kemariop.Shared
+}
+
+func (t *try) writer() writer {
+	g := t.guest(guestSpec{running: true, vcpus: 2})
+	_, shared := t.primary(g, 4096, 3000)
+	t.must(g.c.Tap(t.consolePort(g), kemariop.TapPass))
+	return writer{t, g, shared}
+}
+
+// sync returns what the guest has written within 50 ms, in ascending order.
+func (w writer) sync() []abi.GFN {
+	time.Sleep(50 * time.Millisecond)
+	r := w.t.sync(w.g)
+	equal(w.t, "flags", r.Flags, 0)
+	var gfns []abi.GFN
+	for _, entry := range w.t.dirty(w.shared, r) {
+		gfn, _ := kemariop.DirtyGFN(entry)
+		gfns = append(gfns, gfn)
+	}
+	w.t.resume(w.g, r)
+	slices.Sort(gfns)
+	return slices.Compact(gfns)
+}
+
+// often is what it writes in each of several such times.
+func (w writer) often() []abi.GFN {
+	gfns := w.sync()
+	for range 5 {
+		more := w.sync()
+		gfns = slices.DeleteFunc(gfns, func(gfn abi.GFN) bool { return !slices.Contains(more, gfn) })
+	}
+	if len(gfns) == 0 {
+		w.t.fail("pages that a running guest writes always: got none, want some")
+	}
+	return gfns
 }
 
 var dirtyCases = []testCase{
@@ -210,39 +252,17 @@ var dirtyCases = []testCase{
 	{"hot-pages-of-running-guest", func(t *try) {
 		// What the guest writes always is found by looking, and named. It stays on
 		// each list, and what it writes beside it is listed, too.
-		g := t.guest(guestSpec{running: true, vcpus: 2})
-		_, shared := t.primary(g, 4096, 3000)
-		t.must(g.c.Tap(t.consolePort(g), kemariop.TapPass))
-		sync := func() []abi.GFN {
-			time.Sleep(50 * time.Millisecond)
-			r := t.sync(g)
-			equal(t, "flags", r.Flags, 0)
-			var gfns []abi.GFN
-			for _, entry := range t.dirty(shared, r) {
-				gfn, _ := kemariop.DirtyGFN(entry)
-				gfns = append(gfns, gfn)
-			}
-			t.resume(g, r)
-			slices.Sort(gfns)
-			return slices.Compact(gfns)
-		}
-		hot := sync()
-		for range 5 {
-			more := sync()
-			hot = slices.DeleteFunc(hot, func(gfn abi.GFN) bool { return !slices.Contains(more, gfn) })
-		}
-		if len(hot) == 0 {
-			t.fail("pages that a running guest writes always: got none, want some")
-		}
+		w := t.writer()
+		hot := w.often()
 		hot = hot[:min(len(hot), kemariop.HotMax)]
 		for i := range 10 {
 			named := hot
 			if i%2 == 1 {
 				named = hot[len(hot)/2:]
 			}
-			t.must(g.c.Hot(named))
-			sync()
-			list := sync()
+			t.must(w.g.c.Hot(named))
+			w.sync()
+			list := w.sync()
 			for _, gfn := range named {
 				if !slices.Contains(list, gfn) {
 					t.fail("hot page %#x: got it not on the list, want it on each", uint64(gfn))
@@ -250,34 +270,105 @@ var dirtyCases = []testCase{
 			}
 		}
 	}},
-	{"hot-pages-refused", func(t *try) {
+	{"warm-pages-of-running-guest", func(t *try) {
+		// Beside what the guest writes always is something that it does not write.
+		// When that is warm it is listed, too.
+		w := t.writer()
+		often := w.often()
+		seen := map[abi.GFN]bool{}
+		for range 10 {
+			for _, gfn := range w.sync() {
+				seen[gfn] = true
+			}
+		}
+		var beside []abi.GFN
+		for _, gfn := range often {
+			first := gfn &^ (kemariop.Near - 1)
+			for near := first; near < first+kemariop.Near; near++ {
+				if near < ramGFNs && !seen[near] {
+					beside = append(beside, near)
+				}
+			}
+		}
+		slices.Sort(beside)
+		beside = slices.Compact(beside)
+		if len(beside) == 0 {
+			t.fail("pages beside those that a running guest writes always: got none that it does not write, want some")
+		}
+		listed := func() (n int) {
+			w.sync() // of before they were named
+			var list []abi.GFN
+			for range 4 {
+				list = append(list, w.sync()...)
+			}
+			for _, gfn := range beside {
+				if slices.Contains(list, gfn) {
+					n++
+				}
+			}
+			return n
+		}
+		before := listed()
+		t.must(w.g.c.Warm(beside))
+		warm := listed()
+		t.must(w.g.c.Warm(nil))
+		after := listed()
+		// Some lie beside what only Xen writes, which does not fault.
+		if warm < len(beside)*3/4 || before > warm/4 || after > warm/4 {
+			t.fail("of %d pages beside those that are written: got %d on the list before they were warm, %d when they were, and %d afterwards; want most of them when they are, few otherwise", len(beside), before, warm, after)
+		}
+	}},
+	{"grant-copy-dirties-no-warm-page", func(t *try) {
+		g := t.guest(guestSpec{})
+		_, shared := t.primary(g, 64, 32)
+		store := t.storeGFN(g)
+		t.must(g.c.Warm([]abi.GFN{store ^ 1, store ^ 2}))
+		t.fill(g)
+		r := t.sync(g)
+		t.wantDirty("dirty", t.dirty(shared, r), uint64(store))
+	}},
+	{"hot-and-warm-pages-refused", func(t *try) {
 		g := t.guest(guestSpec{})
 		t.primary(g, 64, 32)
 		buf, err := t.hc.Alloc(9 * abi.PageSize)
 		t.must(err)
 		defer buf.Free()
-		gfns := privcmd.Slice[uint64](buf.Bytes(), 33)
+		gfns := privcmd.Slice[uint64](buf.Bytes(), 9*512)
+		r := t.raw(g.dom)
 		for i := range gfns {
 			gfns[i] = uint64(i)
 		}
-		r := t.raw(g.dom)
-		t.want("as many as trigger", r.hot(buf.Addr(), 32, 0), syscall.E2BIG)
-		t.want("more than HOT_MAX", r.hot(buf.Addr(), kemariop.HotMax+1, 0), syscall.E2BIG)
-		t.want("pad", r.hot(buf.Addr(), 4, 1), syscall.EINVAL)
-		t.want("flags", r.op(opHot, 1), syscall.EINVAL)
-		t.want("no memory there", r.hot(8, 4, 0), syscall.EFAULT)
-		t.want("Xen's memory", r.hot(0xffff82d040200000, 4, 0), syscall.EFAULT)
-		gfns[3] = 2
-		t.want("one twice", r.hot(buf.Addr(), 4, 0), syscall.EINVAL)
-		gfns[3] = 1 << 52
-		t.want("no gfn", r.hot(buf.Addr(), 4, 0), syscall.EINVAL)
-		gfns[3] = 1<<52 - 1
-		t.want("no page there", r.hot(buf.Addr(), 4, 0), 0)
-		_, errno := r.sync(harvest)
-		t.want("sync with it", errno, 0)
-		t.want("in a frozen domain", r.hot(buf.Addr(), 4, 0), 0)
+		t.want("as many hot as trigger", r.name(opHot, buf.Addr(), 32, 0), syscall.E2BIG)
+		t.want("fewer", r.name(opHot, buf.Addr(), 31, 0), 0)
 		t.want("disable", r.disable(), 0)
-		t.want("not enabled", r.hot(buf.Addr(), 4, 0), syscall.ENODEV)
+		t.want("enable with a higher mark", r.enable(primary, 4096, 2000), 0)
+		for op, most := range map[uint32]uint32{opHot: kemariop.HotMax, opWarm: kemariop.WarmMax} {
+			for i := range gfns {
+				gfns[i] = uint64(i)
+			}
+			t.want("too many", r.name(op, buf.Addr(), most+1, 0), syscall.E2BIG)
+			t.want("pad", r.name(op, buf.Addr(), 4, 1), syscall.EINVAL)
+			t.want("flags", r.op(op, 1), syscall.EINVAL)
+			t.want("no memory there", r.name(op, 8, 4, 0), syscall.EFAULT)
+			t.want("Xen's memory", r.name(op, 0xffff82d040200000, 4, 0), syscall.EFAULT)
+			gfns[3] = 2
+			t.want("one twice", r.name(op, buf.Addr(), 4, 0), syscall.EINVAL)
+			gfns[3] = 1 << 52
+			t.want("no gfn", r.name(op, buf.Addr(), 4, 0), syscall.EINVAL)
+			gfns[3] = 1<<52 - 1
+			t.want("no page there", r.name(op, buf.Addr(), 4, 0), 0)
+			epoch, errno := r.sync(harvest)
+			t.want("sync with it", errno, 0)
+			t.want("in a frozen domain", r.name(op, buf.Addr(), 4, 0), 0)
+			t.want("release", r.release(epoch, uint32(kemariop.ReleaseOut|kemariop.ReleaseUnpause)), 0)
+		}
+		for i := range gfns {
+			gfns[i] = uint64(i)
+		}
+		t.want("as many as may be warm", r.name(opWarm, buf.Addr(), kemariop.WarmMax, 0), 0)
+		t.want("disable", r.disable(), 0)
+		t.want("not enabled", r.name(opHot, buf.Addr(), 4, 0), syscall.ENODEV)
+		t.want("not enabled", r.name(opWarm, buf.Addr(), 4, 0), syscall.ENODEV)
 	}},
 	{"log-dirty-is-ours", func(t *try) {
 		g := t.guest(guestSpec{})

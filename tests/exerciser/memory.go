@@ -170,28 +170,35 @@ func (s *soak) round(first bool) (unseen []abi.GFN) {
 		}
 	}
 	s.always = always
-	// Hot pages come and go, in the frozen guest and in the running one.
+	// Hot and warm pages come and go, in the frozen guest and in the running one.
 	frozen := s.rounds%2 == 0
 	if frozen {
-		s.nameHot(listed)
+		s.namePages(listed)
 	}
 	t.resume(s.g, r)
 	if !frozen {
-		s.nameHot(listed)
+		s.namePages(listed)
 	}
 	return unseen
 }
 
-// nameHot names every third of the pages that were listed.
-func (s *soak) nameHot(listed map[abi.GFN]bool) {
-	var hot []abi.GFN
+// namePages makes a third of the pages that were listed hot, and about another one
+// warm.
+func (s *soak) namePages(listed map[abi.GFN]bool) {
+	var hot, warm []abi.GFN
 	for gfn := range listed {
-		if rand.IntN(3) == 0 && len(hot) < kemariop.HotMax {
+		switch rand.IntN(3) {
+		case 0:
 			hot = append(hot, gfn)
+		case 1:
+			warm = append(warm, gfn)
 		}
 	}
+	hot, warm = hot[:min(len(hot), kemariop.HotMax)], warm[:min(len(warm), kemariop.WarmMax)]
 	slices.Sort(hot)
+	slices.Sort(warm)
 	s.t.must(s.g.c.Hot(hot))
+	s.t.must(s.g.c.Warm(warm))
 }
 
 // run syncs for a while: when an event is held, and at the latest after an

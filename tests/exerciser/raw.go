@@ -23,6 +23,7 @@ const (
 	opResume   = 7
 	opStatus   = 8
 	opHot      = 9
+	opWarm     = 10
 
 	freeze  = 0
 	harvest = 1
@@ -92,8 +93,9 @@ func (r *raw) setState(addr uint64, size, pad uint32) syscall.Errno {
 	return r.op(opSetState, 0, uint32(addr), uint32(addr>>32), size, pad)
 }
 
-func (r *raw) hot(addr uint64, nr, pad uint32) syscall.Errno {
-	return r.op(opHot, 0, uint32(addr), uint32(addr>>32), nr, pad)
+// name is one of opHot and opWarm.
+func (r *raw) name(op uint32, addr uint64, nr, pad uint32) syscall.Errno {
+	return r.op(op, 0, uint32(addr), uint32(addr>>32), nr, pad)
 }
 
 // records hands state records over.

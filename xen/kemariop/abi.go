@@ -34,6 +34,7 @@ const (
 	opResume   = 7
 	opStatus   = 8
 	opHot      = 9
+	opWarm     = 10
 )
 
 // Role is what a domain is to Kemari.
@@ -95,6 +96,8 @@ const (
 const (
 	StateMax  = 1 << 20
 	HotMax    = 1024
+	WarmMax   = 4096
+	Near      = 8 // pages that lie beside each other, see Client.Warm
 	MaxPorts  = 4096
 	magic     = 0x4952414d454b4e58
 	NoAddr    = ^uint64(0)
@@ -206,8 +209,8 @@ type stateArgs struct {
 	_      uint32
 }
 
-// hotArgs is struct xen_kemari_hot.
-type hotArgs struct {
+// gfnArgs is struct xen_kemari_gfns.
+type gfnArgs struct {
 	_    structs.HostLayout
 	GFNs uint64 `c:"gfns"`
 	Nr   uint32

@@ -169,31 +169,36 @@ func (c *Client) Deliver(port abi.Port) error {
 // from the next harvest on these are not write protected, and stand on the list of
 // each harvest after it, whether dirtied or not. It replaces those named before.
 // Xen takes HotMax at most, and fewer than trigger a sync (E2BIG).
-func (c *Client) Hot(gfns []abi.GFN) error {
-	if len(gfns) == 0 {
-		return c.hot(hotArgs{})
-	}
-	if len(gfns) > HotMax {
-		return newError(opHot, c.dom, syscall.E2BIG)
-	}
-	buf, err := c.h.Alloc(len(gfns) * 8)
-	if err != nil {
-		return err
-	}
-	defer buf.Free()
-	words := privcmd.Slice[uint64](buf.Bytes(), len(gfns))
-	for i, gfn := range gfns {
-		words[i] = uint64(gfn)
-	}
-	return c.hot(hotArgs{GFNs: buf.Addr(), Nr: uint32(len(gfns))})
-}
+func (c *Client) Hot(gfns []abi.GFN) error { return c.name(opHot, gfns, HotMax) }
 
-func (c *Client) hot(a hotArgs) error {
+// Warm names pages of a primary that it dirties together with those beside them, in
+// ascending order: when a vCPU writes to any page that is write protected, those named
+// of the same aligned block of Near become writable and come onto the list with it. It
+// replaces those named before. Xen takes WarmMax at most (E2BIG).
+func (c *Client) Warm(gfns []abi.GFN) error { return c.name(opWarm, gfns, WarmMax) }
+
+func (c *Client) name(op uint32, gfns []abi.GFN, most int) error {
+	if len(gfns) > most {
+		return newError(op, c.dom, syscall.E2BIG)
+	}
+	var a gfnArgs
+	if len(gfns) > 0 {
+		buf, err := c.h.Alloc(len(gfns) * 8)
+		if err != nil {
+			return err
+		}
+		defer buf.Free()
+		words := privcmd.Slice[uint64](buf.Bytes(), len(gfns))
+		for i, gfn := range gfns {
+			words[i] = uint64(gfn)
+		}
+		a = gfnArgs{GFNs: buf.Addr(), Nr: uint32(len(gfns))}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.prepare(opHot, 0)
-	*args[hotArgs](c) = a
-	return c.issue(opHot)
+	c.prepare(op, 0)
+	*args[gfnArgs](c) = a
+	return c.issue(op)
 }
 
 // SetState restores records (see State.Encode) into a secondary whose HVM

@@ -4,6 +4,7 @@ package kemariop
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -143,6 +144,42 @@ func TestSetStatePassesTheRecords(t *testing.T) {
 	}
 	if err := c.SetState(make([]byte, StateMax+1)); err == nil || x.calls != 1 {
 		t.Errorf("too many records: %v, %d calls", err, x.calls)
+	}
+}
+
+func TestNamesPages(t *testing.T) {
+	for _, tc := range []struct {
+		op   uint32
+		name func(*Client, []abi.GFN) error
+		most int
+	}{
+		{opHot, (*Client).Hot, HotMax},
+		{opWarm, (*Client).Warm, WarmMax},
+	} {
+		var x *fakeXen
+		var got []uint64
+		x, c := newFake(t, func(op *domctlKemariOp, u []byte) syscall.Errno {
+			a := privcmd.StructAt[gfnArgs](u)
+			got = nil
+			if a.Nr > 0 {
+				got = slices.Clone(privcmd.Slice[uint64](x.h.At(a.GFNs, int(a.Nr)*8), int(a.Nr)))
+			} else if a.GFNs != 0 {
+				t.Errorf("no page at %#x", a.GFNs)
+			}
+			if op.Op != tc.op {
+				t.Errorf("operation %d, want %d", op.Op, tc.op)
+			}
+			return 0
+		})
+		if err := tc.name(c, []abi.GFN{3, 7, 1 << 40}); err != nil || !slices.Equal(got, []uint64{3, 7, 1 << 40}) {
+			t.Errorf("operation %d named %#x, %v", tc.op, got, err)
+		}
+		if err := tc.name(c, nil); err != nil || got != nil {
+			t.Errorf("operation %d named %#x instead of none, %v", tc.op, got, err)
+		}
+		if err := tc.name(c, make([]abi.GFN, tc.most+1)); !errors.Is(err, syscall.E2BIG) || x.calls != 2 {
+			t.Errorf("operation %d with too many: %v, %d calls", tc.op, err, x.calls)
+		}
 	}
 }
 

@@ -37,7 +37,7 @@ func newError(op uint32, dom abi.DomID, errno syscall.Errno) *Error {
 var opNames = [...]string{
 	opEnable: "enable", opDisable: "disable", opTap: "tap", opSync: "sync", opRelease: "release",
 	opDeliver: "deliver", opSetState: "set_state", opResume: "resume", opStatus: "status",
-	opHot: "hot",
+	opHot: "hot", opWarm: "warm",
 }
 
 func (e *Error) Error() string {

@@ -48,9 +48,9 @@ int main(void)
     SIZE(struct xen_kemari_state);
     OFF(struct xen_kemari_state, buffer);
     OFF(struct xen_kemari_state, size);
-    SIZE(struct xen_kemari_hot);
-    OFF(struct xen_kemari_hot, gfns);
-    OFF(struct xen_kemari_hot, nr);
+    SIZE(struct xen_kemari_gfns);
+    OFF(struct xen_kemari_gfns, gfns);
+    OFF(struct xen_kemari_gfns, nr);
     SIZE(struct xen_kemari_shared);
     OFF(struct xen_kemari_shared, magic);
     OFF(struct xen_kemari_shared, version);
@@ -117,6 +117,7 @@ int main(void)
     NUM("XEN_KEMARI_OP_resume", XEN_KEMARI_OP_resume);
     NUM("XEN_KEMARI_OP_status", XEN_KEMARI_OP_status);
     NUM("XEN_KEMARI_OP_hot", XEN_KEMARI_OP_hot);
+    NUM("XEN_KEMARI_OP_warm", XEN_KEMARI_OP_warm);
     NUM("XEN_KEMARI_ROLE_NONE", XEN_KEMARI_ROLE_NONE);
     NUM("XEN_KEMARI_ROLE_PRIMARY", XEN_KEMARI_ROLE_PRIMARY);
     NUM("XEN_KEMARI_ROLE_SECONDARY", XEN_KEMARI_ROLE_SECONDARY);
@@ -134,6 +135,7 @@ int main(void)
     NUM("XEN_KEMARI_RELEASE_UNPAUSE", XEN_KEMARI_RELEASE_UNPAUSE);
     NUM("XEN_KEMARI_STATE_MAX", XEN_KEMARI_STATE_MAX);
     NUM("XEN_KEMARI_HOT_MAX", XEN_KEMARI_HOT_MAX);
+    NUM("XEN_KEMARI_WARM_MAX", XEN_KEMARI_WARM_MAX);
     NUM("XEN_KEMARI_MAGIC", XEN_KEMARI_MAGIC);
     NUM("XEN_KEMARI_MAX_PORTS", XEN_KEMARI_MAX_PORTS);
     NUM("XEN_KEMARI_TRIGGER_NONE", XEN_KEMARI_TRIGGER_NONE);
