@@ -117,11 +117,11 @@ func (v *verifier) lines(r record) error {
 	}
 	want := 8 + int(n)*16
 	for i := range int(n) {
-		lines, err := countLines(u64(r.body, 8+i*16+8))
+		length, err := lineLength(u64(r.body, 8+i*16+8), r.body[want:])
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
-		want += lines * 64
+		want += length
 		gfn := u64(r.body, 8+i*16)
 		if _, kept := v.images[gfn]; kept {
 			return fmt.Errorf("lines of gfn %#x, an always-sent page of the epoch before", gfn)
@@ -137,15 +137,28 @@ func (v *verifier) lines(r record) error {
 	return v.bounded()
 }
 
-// countLines counts the lines of a set.
-func countLines(set uint64) (n int, err error) {
+// lineLength returns how many octets of b belong to the lines of a set: for each an
+// octet that says which of its words follow, and these.
+func lineLength(set uint64, b []byte) (length int, err error) {
+	lines := 0
 	for ; set != 0; set &= set - 1 {
-		n++
+		lines++
+		if length >= len(b) || b[length] == 0 {
+			return 0, fmt.Errorf("line %d has no words", lines)
+		}
+		words := 0
+		for bit := range 8 {
+			words += int(b[length] >> bit & 1)
+		}
+		length += 1 + 8*words
 	}
-	if n == 0 || n > 32 {
-		err = fmt.Errorf("%d lines of a page", n)
+	switch {
+	case lines == 0 || lines > 32:
+		err = fmt.Errorf("%d lines of a page", lines)
+	case length > len(b):
+		err = fmt.Errorf("the words of its lines take %d octets, there are %d", length, len(b))
 	}
-	return n, err
+	return length, err
 }
 
 // once is for the records of which an epoch has one.
@@ -179,11 +192,11 @@ func (v *verifier) always(r record) error {
 			if want+8 > len(r.body) {
 				return fmt.Errorf("entry %d: its set of lines is missing", i)
 			}
-			n, err := countLines(u64(r.body, want))
+			length, err := lineLength(u64(r.body, want), r.body[want+8:])
 			if err != nil {
 				return fmt.Errorf("entry %d: %w", i, err)
 			}
-			want += 8 + n*64
+			want += 8 + length
 		}
 		if flags != 0 {
 			e.contents++

@@ -73,7 +73,7 @@ var spec = map[uint32]struct {
 	0x10: {"END", 16, 16, (*verifier).last},
 	0x11: {"LET_GO", 16, 16, (*verifier).last},
 	0x12: {"REFUSE", 8, 8 + 64*(8+1031), (*verifier).refuse},
-	0x13: {"LINES", 8, 8 + 256*(16+32*64), (*verifier).lines},
+	0x13: {"LINES", 8, 8 + 256*(16+32*65), (*verifier).lines},
 }
 
 // verify checks a stream and describes it.
@@ -111,7 +111,7 @@ func (v *verifier) header() error {
 	if err != nil {
 		return err
 	}
-	want := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 'K', 'M', 'R', 'I', 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0}
+	want := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 'K', 'M', 'R', 'I', 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0}
 	if !bytes.Equal(b, want) {
 		return fmt.Errorf("% x, expected % x", b, want)
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,14 +35,14 @@ func epochs(t testing.TB, w *stream.Writer, n int) {
 		if k == 1 {
 			store.Data = page(9)
 		} else if k == 2 {
-			store.Lines, store.Data = 1<<5|1, page(9)[:2*stream.LineSize]
+			store.Lines, store.Data = 1<<5|1, append(word(0x80), word(3)...)
 		}
 		err := errors.Join(w.Begin(7, k, k == 1), w.Always([]stream.AlwaysPage{store}))
 		for i := range 3 {
 			err = errors.Join(err, w.Page(abi.GFN(i), page(byte(k))), w.Page(abi.GFN(100+i), page(0)), w.Hole(abi.GFN(200+i)))
 		}
 		if k > 1 {
-			err = errors.Join(err, w.Lines(300, 1<<63|1, page(byte(k))), w.Lines(301, 2, page(byte(k))))
+			err = errors.Join(err, w.Lines(300, 1<<63|1, append(word(0xff), word(1)...)), w.Lines(301, 2, word(0x11)))
 		}
 		err = errors.Join(err, w.Heartbeat(7, k), w.State([]byte("some state")),
 			w.Rings([]stream.Ring{{Class: stream.RingVBD, DevID: 51712, RspProd: 4, ReqProd: 6}}), w.Xenstore([]byte("x")))
@@ -49,6 +50,11 @@ func epochs(t testing.TB, w *stream.Writer, n int) {
 			t.Fatal(errors.Join(err, e))
 		}
 	}
+}
+
+// word is a line of which some words have changed.
+func word(words byte) []byte {
+	return append([]byte{words}, make([]byte, 8*bits.OnesCount8(words))...)
 }
 
 func recorded(t testing.TB) (all []byte, head int) {

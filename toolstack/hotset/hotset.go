@@ -5,7 +5,7 @@
 // Xen does not change its page tables (XEN_KEMARI_OP_hot, see kemari.h). It knows
 // no clock but the syncs, and does no I/O.
 //
-// To be wrong costs time only: Xen lists a page whether it is hot or was written.
+// To be wrong costs time only: Xen lists each page that was written, hot or not.
 package hotset
 
 import (
@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// warm is in how many syncs in a row a page is listed before it becomes hot.
-	warm = 3
+	// enough is in how many syncs in a row a page is listed before it becomes hot.
+	enough = 3
 	// patience is in how many syncs in a row a hot page is found unchanged before
 	// it is so no more. A page may well be written and have the same contents
 	// again, of which tells only that it is listed on and on when it is no longer
@@ -47,9 +47,10 @@ type page struct {
 // New returns a set of at most max pages.
 func New(max int) *Set { return &Set{max: max, pages: map[abi.GFN]page{}} }
 
-// Note says that the guest's page was on the list of the sync under way, and whether
-// it is known to have changed. It is called once for each.
-func (s *Set) Note(gfn abi.GFN, changed bool) {
+// Note says that the guest's page was on the list of the sync under way, whether it is
+// known to have changed, and whether it may be there only because one beside it was
+// written (XEN_KEMARI_OP_warm). It is called once for each.
+func (s *Set) Note(gfn abi.GFN, changed, beside bool) {
 	if s.max == 0 {
 		return
 	}
@@ -59,6 +60,8 @@ func (s *Set) Note(gfn abi.GFN, changed bool) {
 		p.idle = 0
 	case p.hot:
 		p.idle++
+	case beside && !changed:
+		return
 	case !known && len(s.pages) >= mostKnown:
 		return
 	case known && p.listed+1 == s.sync:
@@ -71,7 +74,7 @@ func (s *Set) Note(gfn abi.GFN, changed bool) {
 	case p.hot && p.idle >= p.patience:
 		p.hot, p.run = false, 0
 		s.moved = true
-	case !p.hot && p.run >= warm && len(s.hot) < s.max:
+	case !p.hot && p.run >= enough && len(s.hot) < s.max:
 		p.hot, p.idle = true, 0
 		p.patience = min(max(patience, 2*p.patience), mostPatience)
 		s.hot = append(s.hot, gfn)

@@ -34,7 +34,7 @@ func (x *xen) sync(written, changed []abi.GFN) {
 	x.open = slices.Clone(x.hot)
 	slices.Sort(list)
 	for _, gfn := range slices.Compact(list) {
-		x.set.Note(gfn, slices.Contains(changed, gfn))
+		x.set.Note(gfn, slices.Contains(changed, gfn), false)
 	}
 	if hot, moved := x.set.Turn(); moved {
 		x.hot = slices.Clone(hot)
@@ -47,7 +47,7 @@ func TestPageThatChangesAlwaysFaultsNoMore(t *testing.T) {
 	for range 1000 {
 		x.sync(nil, []abi.GFN{7, 3})
 	}
-	const most = 2 * (warm + 1) // it is write protected once more before it is named
+	const most = 2 * (enough + 1) // it is write protected once more before it is named
 	if x.faults != most || x.turns != 1 || !slices.Equal(x.hot, []abi.GFN{3, 7}) {
 		t.Errorf("%d faults, the set given %d times, hot are %v; want %d, once, 3 and 7", x.faults, x.turns, x.hot, most)
 	}
@@ -85,7 +85,7 @@ func TestPageThatIsLeftAloneBecomesCold(t *testing.T) {
 func TestPatienceIsLost(t *testing.T) {
 	x := &xen{set: New(10)}
 	for range 20 {
-		for range 2 * warm {
+		for range 2 * enough {
 			x.sync(nil, []abi.GFN{5})
 		}
 		for range patience + 2 {
@@ -100,7 +100,7 @@ func TestPatienceIsLost(t *testing.T) {
 func TestPageWrittenNowAndThenIsNotHot(t *testing.T) {
 	x := &xen{set: New(10)}
 	for i := range 100 {
-		if i%warm != 0 {
+		if i%enough != 0 {
 			x.sync(nil, []abi.GFN{5})
 		} else {
 			x.sync(nil, nil)
@@ -111,10 +111,24 @@ func TestPageWrittenNowAndThenIsNotHot(t *testing.T) {
 	}
 }
 
+// A page that is listed because of its neighbour is not worth being listed always,
+// unless it changes.
+func TestPageBesideAnother(t *testing.T) {
+	s := New(10)
+	for range 10 {
+		s.Note(5, false, true)
+		s.Note(6, true, true)
+		s.Turn()
+	}
+	if s.Len() != 1 || !s.pages[6].hot {
+		t.Errorf("%d pages are hot, want one that changes beside another", s.Len())
+	}
+}
+
 func TestZeroSetTakesNothing(t *testing.T) {
 	var s Set
 	for range 10 {
-		s.Note(1, true)
+		s.Note(1, true, false)
 		if hot, moved := s.Turn(); moved {
 			t.Fatalf("hot are %v, want none", hot)
 		}
@@ -128,7 +142,7 @@ func TestManyPages(t *testing.T) {
 	next := abi.GFN(1000)
 	for range 100 {
 		for range 2000 {
-			x.set.Note(next, true)
+			x.set.Note(next, true, false)
 			next++
 		}
 		x.sync(nil, []abi.GFN{1, 2, 3, 4, 5})
@@ -172,7 +186,7 @@ func BenchmarkSync(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		for gfn := range abi.GFN(400) {
-			s.Note(gfn, gfn%2 == 0)
+			s.Note(gfn, gfn%2 == 0, false)
 		}
 		s.Turn()
 	}

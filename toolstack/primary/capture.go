@@ -40,6 +40,8 @@ type Capture struct {
 	known      known               // pages other than those that are always sent
 	hot        *hotset.Set         // pages that Xen does not write protect
 	listed     []listedPage        // reused: those of the last epoch, for hot
+	warm       []abi.GFN           // as named to Xen last, ascending
+	warmIn     int                 // epochs until warm pages are named again; neverWarm
 	same       uint32              // pages of the last epoch that were not sent: the secondary has them
 	sent       map[abi.GFN][]byte  // always-sent pages as the secondary knows them
 	sentAs     map[abi.GFN]role    // what they were then
@@ -138,11 +140,19 @@ func (c *Capture) Forget() {
 // Committed says that the secondary holds the last epoch.
 func (c *Capture) Committed() { c.left = c.left[:0] }
 
-// NameHot tells Xen which pages it need not write protect any more. It is for after
-// the pause. If it fails once, that is given up.
-func (c *Capture) NameHot() error {
+// Which pages are warm changes a little with each epoch, and it does no harm to be
+// late: they are named once in warmEvery epochs.
+const warmEvery, neverWarm = 8, -1
+
+// NamePages tells Xen which pages it need not write protect any more, and for which
+// it may spare the guest faults of their own. It is for after the pause. What fails
+// once is given up.
+func (c *Capture) NamePages() error { return errors.Join(c.nameHot(), c.nameWarm()) }
+
+func (c *Capture) nameHot() error {
 	for _, p := range c.listed {
-		c.hot.Note(p.gfn, p.changed)
+		_, warm := slices.BinarySearch(c.warm, p.gfn)
+		c.hot.Note(p.gfn, p.changed, warm)
 	}
 	c.listed = c.listed[:0]
 	gfns, moved := c.hot.Turn()
@@ -154,6 +164,24 @@ func (c *Capture) NameHot() error {
 		c.hot = hotset.New(0)
 	}
 	return err
+}
+
+// nameWarm begins with the first epoch: others may have been named by a daemon before
+// this one, of which nothing is remembered here.
+func (c *Capture) nameWarm() error {
+	if c.warmIn > 0 {
+		c.warmIn--
+	}
+	if c.warmIn != 0 || !c.known.moved {
+		return nil
+	}
+	c.warm = c.known.appendWarm(c.warm[:0])
+	if err := c.op.Warm(c.warm); err != nil {
+		c.warmIn = neverWarm
+		return err
+	}
+	c.warmIn = warmEvery
+	return nil
 }
 
 // Memory is the guest's memory.
@@ -306,12 +334,12 @@ func (c *Capture) writePage(w *stream.Writer, gfn abi.GFN, page []byte) (changed
 		c.known.forget(gfn)
 		return false, w.Hole(gfn)
 	}
-	switch set, copied, compared := c.known.tell(gfn, page); {
+	switch set, diff, compared := c.known.tell(gfn, page); {
 	case set == 0:
 		c.same++
 		return false, nil
 	case set.Len() <= stream.MaxLines:
-		return true, w.Lines(gfn, set, copied)
+		return true, w.Lines(gfn, set, diff)
 	default:
 		return compared, w.Page(gfn, page)
 	}
@@ -384,12 +412,13 @@ func (c *Capture) addAlways(kind stream.AlwaysKind, index uint32, gfn abi.GFN, p
 		c.sentAs[gfn] = role{kind, index}
 		copy(known, page)
 		p.Data, set = known, everyLine
-	} else if set = update(known, page); set.Len() > stream.MaxLines {
-		p.Data = known
-	} else if set != 0 {
+	} else {
 		at := len(c.lines)
-		c.lines = set.Gather(c.lines, known)
-		p.Lines, p.Data = set, c.lines[at:]
+		if set, c.lines = stream.Diff(c.lines, known, page); set.Len() > stream.MaxLines {
+			p.Data, c.lines = known, c.lines[:at]
+		} else if set != 0 {
+			p.Lines, p.Data = set, c.lines[at:]
+		}
 	}
 	c.always = append(c.always, p)
 	return set, nil

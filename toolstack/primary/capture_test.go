@@ -8,14 +8,17 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/kemari-ft/kemari/toolstack/guestmem"
+	"github.com/kemari-ft/kemari/toolstack/hotset"
 	"github.com/kemari-ft/kemari/toolstack/link"
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
 	"github.com/kemari-ft/kemari/xen/foreignmem"
 	"github.com/kemari-ft/kemari/xen/kemariop"
+	"github.com/kemari-ft/kemari/xen/privcmd"
 )
 
 // Where things are in the memory of the fake guest.
@@ -312,6 +315,48 @@ func TestListedPagesThatChange(t *testing.T) {
 		if got := g.capture.listed; !slices.Equal(got, want) {
 			t.Errorf("epoch %d: got %v, want %v", g.epoch, got, want)
 		}
+	}
+}
+
+// Warm pages are named with the first epoch, so that those of a daemon before this one
+// are so no more, then once in a while, and not any more when Xen refuses.
+func TestWarmPagesAreNamed(t *testing.T) {
+	g := newFakeGuest(t)
+	g.capture.hot = hotset.New(0)
+	calls, errno := 0, syscall.Errno(0)
+	op, err := kemariop.New(privcmd.Simulated(func(uint64, [5]uint64) (int64, syscall.Errno) {
+		calls++
+		return 0, errno
+	}), 7)
+	g.must(err)
+	g.capture.op = op
+	g.sync() // the full copy
+	epoch := func(n int) error {
+		// Warm by turns: that is named only if its turn has come.
+		if g.dirty = append(g.dirty, 20); n%2 == 0 {
+			g.write(20)
+		}
+		g.sync()
+		return g.capture.NamePages()
+	}
+	for n := range 2*warmEvery + 1 {
+		g.must(epoch(n))
+		if want := 1 + n/warmEvery; calls != want {
+			t.Fatalf("after %d epochs Xen was told %d times, want %d", n+1, calls, want)
+		}
+	}
+	if want := []abi.GFN{20}; !slices.Equal(g.capture.warm, want) {
+		t.Errorf("warm are %v, want %v", g.capture.warm, want)
+	}
+	errno = syscall.ENOMEM
+	var failed int
+	for n := range 4 * warmEvery {
+		if epoch(n) != nil {
+			failed++
+		}
+	}
+	if failed != 1 || calls != 4 {
+		t.Errorf("Xen, which refuses, was asked %d times, of which %d were told; want once", calls-3, failed)
 	}
 }
 

@@ -3,44 +3,58 @@
 package primary
 
 import (
-	"encoding/binary"
+	"slices"
 
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
+	"github.com/kemari-ft/kemari/xen/kemariop"
 )
 
-// knownPages is how many pages' contents are remembered: 16 MiB.
-const knownPages = 4096
+// knownPages is how many pages' contents are remembered: 16 MiB. All of them may be
+// warm.
+const knownPages = kemariop.WarmMax
 
 // known remembers what the secondary was last told about some pages. Of those that
 // a guest dirties many are as they were: written back, or with the same value. In
 // most of the others a few lines have changed.
 //
 // A page that is not remembered takes the place of one that has not been dirtied
-// for long. The zero value remembers nothing.
+// for long.
+//
+// Of the remembered pages those are warm that had changed when they were on a list
+// last: the guest may well write to them when it writes to one beside them. To be
+// wrong costs a comparison, and the page is warm no more. One that is not remembered
+// would have to be sent.
+//
+// The zero value remembers nothing.
 type known struct {
 	places map[abi.GFN]int
 	gfns   []abi.GFN // by place; counts only where places says the same
-	recent []bool    // dirtied again since hand was there
+	recent []bool    // by place: dirtied again since hand was there
+	warm   []bool    // by place
 	pages  []byte
-	hand   int // goes round the places
+	diff   []byte // reused: of the page told last
+	hand   int    // goes round the places
+	moved  bool   // pages were told of or forgotten, so that others may be warm now
 }
 
 // everyLine is all of a page.
 const everyLine = ^stream.LineSet(0)
 
 // tell returns which lines of the page at gfn the secondary does not have, and what
-// it is to be told: a copy of the page, valid until the next call. compared says
-// that the page was remembered.
-func (k *known) tell(gfn abi.GFN, page []byte) (set stream.LineSet, copied []byte, compared bool) {
+// it is to be told of them, valid until the next call. compared says that the page was
+// remembered: all of one that was not is to be sent.
+func (k *known) tell(gfn abi.GFN, page []byte) (set stream.LineSet, diff []byte, compared bool) {
 	if place, ok := k.places[gfn]; ok {
 		k.recent[place] = true
-		set, copied = k.again(place, page)
-		return set, copied, true
+		set = k.again(place, page)
+		if k.warm[place] != (set != 0) {
+			k.warm[place], k.moved = set != 0, true
+		}
+		return set, k.diff, true
 	}
-	copied = k.page(k.place(gfn))
-	copy(copied, page)
-	return everyLine, copied, false
+	copy(k.page(k.place(gfn)), page)
+	return everyLine, nil, false
 }
 
 func (k *known) page(place int) []byte { return k.pages[place*abi.PageSize:][:abi.PageSize] }
@@ -49,7 +63,8 @@ func (k *known) page(place int) []byte { return k.pages[place*abi.PageSize:][:ab
 func (k *known) place(gfn abi.GFN) int {
 	if k.places == nil {
 		k.places = make(map[abi.GFN]int, knownPages)
-		k.gfns, k.recent, k.pages = make([]abi.GFN, knownPages), make([]bool, knownPages), make([]byte, knownPages*abi.PageSize)
+		k.gfns, k.pages = make([]abi.GFN, knownPages), make([]byte, knownPages*abi.PageSize)
+		k.recent, k.warm = make([]bool, knownPages), make([]bool, knownPages)
 	}
 	for k.recent[k.hand] {
 		k.recent[k.hand] = false
@@ -61,33 +76,24 @@ func (k *known) place(gfn abi.GFN) int {
 		delete(k.places, k.gfns[place])
 	}
 	k.gfns[place], k.places[gfn] = gfn, place
+	k.warm[place], k.moved = true, true
 	return place
 }
 
-func (k *known) forgetAll() { clear(k.places) }
-
-// update makes a copy of a page what the page is now, and returns in which lines it
-// was not. What it does not return it has not changed, whoever writes to the page
-// meanwhile.
-//
-// All of this is what a real processor waits for memory, whatever it compares with.
-// An emulated one takes four times as long for the vectors of bytes.Equal.
-func update(copied, page []byte) (set stream.LineSet) {
-	le := binary.LittleEndian
-	for off := 0; off < abi.PageSize; off += stream.LineSize {
-		was, is := copied[off:off+stream.LineSize:off+stream.LineSize], page[off:off+stream.LineSize:off+stream.LineSize]
-		differ := le.Uint64(was) ^ le.Uint64(is)
-		differ |= le.Uint64(was[8:]) ^ le.Uint64(is[8:])
-		differ |= le.Uint64(was[16:]) ^ le.Uint64(is[16:])
-		differ |= le.Uint64(was[24:]) ^ le.Uint64(is[24:])
-		differ |= le.Uint64(was[32:]) ^ le.Uint64(is[32:])
-		differ |= le.Uint64(was[40:]) ^ le.Uint64(is[40:])
-		differ |= le.Uint64(was[48:]) ^ le.Uint64(is[48:])
-		differ |= le.Uint64(was[56:]) ^ le.Uint64(is[56:])
-		if differ != 0 {
-			copy(was, is)
-			set |= 1 << (off / stream.LineSize)
+// appendWarm adds the warm pages to to, in ascending order.
+func (k *known) appendWarm(to []abi.GFN) []abi.GFN {
+	k.moved = false
+	from := len(to)
+	for gfn, place := range k.places {
+		if k.warm[place] {
+			to = append(to, gfn)
 		}
 	}
-	return set
+	slices.Sort(to[from:])
+	return to
+}
+
+func (k *known) forgetAll() {
+	clear(k.places)
+	k.moved = true
 }

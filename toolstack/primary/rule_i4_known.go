@@ -11,9 +11,10 @@ import (
 
 // again returns what tell does of a page that is remembered. What is remembered is
 // what the secondary was told last, else it would hide a change (invariant I4).
-func (k *known) again(place int, page []byte) (stream.LineSet, []byte) {
-	copied := k.page(place)
-	return update(copied, page), copied
+func (k *known) again(place int, page []byte) stream.LineSet {
+	var set stream.LineSet
+	set, k.diff = stream.Diff(k.diff[:0], k.page(place), page)
+	return set
 }
 
 // forget is for a page about which the secondary is told otherwise.

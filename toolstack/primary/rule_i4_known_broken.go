@@ -13,9 +13,10 @@ import (
 
 // again and forget break invariant I4 on purpose, so that its tests can be seen to
 // fail: what is remembered is what the secondary was told first.
-func (k *known) again(place int, page []byte) (stream.LineSet, []byte) {
-	copied := bytes.Clone(k.page(place))
-	return update(copied, page), copied
+func (k *known) again(place int, page []byte) stream.LineSet {
+	var set stream.LineSet
+	set, k.diff = stream.Diff(k.diff[:0], bytes.Clone(k.page(place)), page)
+	return set
 }
 
 func (k *known) forget(abi.GFN) {}

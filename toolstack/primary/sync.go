@@ -155,9 +155,9 @@ func (s *Session) resetTimer() {
 	s.timer.Reset(s.cfg.Interval)
 }
 
-// nameHot spares the guest faults, if it can.
-func (s *Session) nameHot() error {
-	err := s.capture.NameHot()
+// namePages spares the guest faults, if it can.
+func (s *Session) namePages() error {
+	err := s.capture.NamePages()
 	if err == nil {
 		return nil
 	}
@@ -267,5 +267,5 @@ func (s *Session) commit(epoch uint64) error {
 	s.measure.mark(&s.measure.now.Release)
 	s.status.synced(s.measure.end())
 	s.resetTimer()
-	return s.nameHot()
+	return s.namePages()
 }

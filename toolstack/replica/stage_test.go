@@ -40,7 +40,7 @@ func (c *wire) epoch(k uint64, always []stream.AlwaysPage, xenstore string, line
 	c.must(c.w.Always(always))
 	c.must(c.w.Page(abi.GFN(k), bytes.Repeat([]byte{byte(k)}, abi.PageSize)))
 	for _, gfn := range lines {
-		c.must(c.w.Lines(gfn, 1, make([]byte, abi.PageSize)))
+		c.must(c.w.Lines(gfn, 1, append([]byte{1}, make([]byte, 8)...)))
 	}
 	c.must(c.w.State([]byte{byte(k)}))
 	c.must(c.w.Rings([]stream.Ring{{Class: stream.RingVBD, RspProd: uint32(k), ReqProd: uint32(k) + 1}}))
@@ -106,7 +106,8 @@ func TestI7Stage(t *testing.T) {
 	want(2, "one", store(image(1)), grant(image(2)))
 	changed := image(1)
 	copy(changed[stream.LineSize:], image(3)[:stream.LineSize])
-	lines := stream.AlwaysPage{Kind: stream.AlwaysStore, GFN: 50, Lines: 1 << 1, Data: image(3)[:stream.LineSize]}
+	set, diff := stream.Diff(nil, image(1), changed)
+	lines := stream.AlwaysPage{Kind: stream.AlwaysStore, GFN: 50, Lines: set, Data: diff}
 	step(c.epoch(3, []stream.AlwaysPage{lines}, "three"))
 	want(3, "three", store(changed))
 	if n := len(s.stage.images); n != 1 {
@@ -122,7 +123,7 @@ func TestI7Stage(t *testing.T) {
 	s.Step(EpochArrived{2, drop})
 	want(3, "three", store(changed))
 	s.Step(PeerHello{3, &stream.Hello{Guest: guestID, Generation: 1}})
-	drop = c.epoch(6, []stream.AlwaysPage{{Kind: stream.AlwaysStore, GFN: 51, Lines: 1, Data: image(3)[:stream.LineSize]}}, "")
+	drop = c.epoch(6, []stream.AlwaysPage{{Kind: stream.AlwaysStore, GFN: 51, Lines: set, Data: diff}}, "")
 	drop.Number = 4
 	s.Step(EpochArrived{3, drop})
 	want(3, "three", store(changed))

@@ -41,7 +41,8 @@ func epochOf(tb testing.TB, pages int) (*Shell, *stream.Epoch, []byte) {
 		if gfn%10 == 1 {
 			line := abi.PageSize - stream.LineSize
 			copy(mem[gfn*abi.PageSize:], p[:line])
-			must(w.Lines(abi.GFN(gfn), 1<<63, p))
+			set, diff := stream.Diff(nil, bytes.Clone(mem[gfn*abi.PageSize:][:abi.PageSize]), p)
+			must(w.Lines(abi.GFN(gfn), set, diff))
 			continue
 		}
 		must(w.Page(abi.GFN(gfn), p))
@@ -82,11 +83,11 @@ func TestApplyDoesNotAllocate(t *testing.T) {
 // lines could have changed.
 func TestLinesOfNoPage(t *testing.T) {
 	s := &Shell{dom: 7, mem: guestmem.FromMapping(0, foreignmem.FromBytes(make([]byte, abi.PageSize)))}
-	if err := s.patch(1, 1, make([]byte, stream.LineSize)); err == nil {
+	if err := s.patch(1, 1, make([]byte, 9)); err == nil {
 		t.Error("lines of a page that is not there were taken")
 	}
 	s.console = 1
-	if err := s.patch(1, 1, make([]byte, stream.LineSize)); err != nil {
+	if err := s.patch(1, 1, make([]byte, 9)); err != nil {
 		t.Errorf("lines of a page that belongs to xenconsoled: %v", err)
 	}
 }

@@ -280,8 +280,8 @@ func (r *Reader) always(b []byte) error {
 			}
 		}
 		if flags != 0 {
-			n := p.dataLen()
-			if len(data) < n {
+			n, ok := p.span(data)
+			if !ok {
 				return corruptf("contents of always-sent page %#x are missing", p.GFN)
 			}
 			p.Data, data = data[:n:n], data[n:]

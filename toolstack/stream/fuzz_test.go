@@ -19,8 +19,8 @@ func FuzzReader(f *testing.F) {
 		Zeros: []abi.GFN{1}, Holes: []abi.GFN{2}, State: "state", HasXenstore: true,
 		Always: []AlwaysPage{{Kind: AlwaysStore, GFN: 0x1000, Data: testPage(2)}}, Rings: []Ring{{Class: RingVBD}}}}
 	two := append(one, content{Generation: 7, Number: 2, Pages: map[abi.GFN]string{3: string(testPage(3))},
-		Lines:  map[abi.GFN]linesOf{4: {1<<63 | 1, string(testPage(4)[:2*LineSize])}},
-		Always: []AlwaysPage{{Kind: AlwaysStore, GFN: 0x1000}, {Kind: AlwaysGrant, GFN: 0x1001, Lines: 1 << 7, Data: testPage(5)[:LineSize]}}})
+		Lines:  map[abi.GFN]linesOf{4: {1<<63 | 1, string(someOf(1<<63|1, testPage(4), 0x81))}},
+		Always: []AlwaysPage{{Kind: AlwaysStore, GFN: 0x1000}, {Kind: AlwaysGrant, GFN: 0x1001, Lines: 1 << 7, Data: someOf(1<<7, testPage(5), 0xff)}}})
 	f.Add(encode(f, one), true)
 	f.Add(encode(f, two), true)
 	var out bytes.Buffer

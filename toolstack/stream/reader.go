@@ -218,7 +218,7 @@ func bodyLimits(t RecordType) (least, most int, known bool) {
 	case TypeZeros, TypeHoles:
 		return listLen, listLen + MaxList*8, true
 	case TypeLines:
-		return listLen, listLen + MaxBatch*(lineLen+MaxLines*LineSize), true
+		return listLen, listLen + MaxBatch*(lineLen+MaxLines*maxLine), true
 	case TypeAlways:
 		return listLen, listLen + MaxAlways*(alwaysLen+abi.PageSize), true
 	case TypeState:

@@ -74,16 +74,16 @@ type AlwaysPage struct {
 	Kind  AlwaysKind
 	Index uint32
 	GFN   abi.GFN
-	Lines LineSet // not 0: Data is only these lines, all else is as in the epoch before
+	Lines LineSet // not 0: Data is for Patch, all else is as in the epoch before
 	Data  []byte  // nil: as in the epoch before
 }
 
-// dataLen is the length of Data, if there is some.
-func (p *AlwaysPage) dataLen() int {
+// span returns how long the contents are with which data begins, if all are there.
+func (p *AlwaysPage) span(data []byte) (n int, ok bool) {
 	if p.Lines != 0 {
-		return p.Lines.Len() * LineSize
+		return p.Lines.span(data)
 	}
-	return abi.PageSize
+	return abi.PageSize, len(data) >= abi.PageSize
 }
 
 // AlwaysKind says what an always-sent page is.

@@ -42,6 +42,18 @@ type linesOf struct {
 	Data string
 }
 
+// someOf are words of the lines of a set, as they are in page.
+func someOf(set LineSet, page []byte, words byte) []byte {
+	changed := bytes.Clone(page)
+	set.each(func(off int) {
+		for i := range LineSize / wordSize {
+			changed[off+i*wordSize] ^= words >> i & 1
+		}
+	})
+	_, data := Diff(nil, changed, page)
+	return data
+}
+
 func (c *content) write(t testing.TB, w *Writer) {
 	t.Helper()
 	must := func(err error) {
@@ -56,9 +68,7 @@ func (c *content) write(t testing.TB, w *Writer) {
 		must(w.Page(gfn, []byte(p)))
 	}
 	for gfn, l := range c.Lines {
-		page := make([]byte, abi.PageSize)
-		l.Set.Patch(page, []byte(l.Data))
-		must(w.Lines(gfn, l.Set, page))
+		must(w.Lines(gfn, l.Set, []byte(l.Data)))
 	}
 	for _, gfn := range c.Zeros {
 		must(w.Page(gfn, make([]byte, abi.PageSize)))
@@ -149,7 +159,7 @@ func genEpochs(t *rapid.T, most, pages int) []content {
 					continue
 				}
 				set := LineSet(uint32(seed)>>(i%32)|1<<(i%32)) << (i % 33)
-				c.Lines[gfn] = linesOf{set, string(testPage(seed + g)[:set.Len()*LineSize])}
+				c.Lines[gfn] = linesOf{set, string(someOf(set, testPage(seed+g), byte(seed)|1))}
 			case 5:
 				c.Zeros = append(c.Zeros, gfn)
 			case 6:
@@ -165,7 +175,7 @@ func genEpochs(t *rapid.T, most, pages int) []content {
 				p.Data = testPage(seed)
 			case i%3 == 1:
 				p.Lines = LineSet(uint32(seed) | 1)
-				p.Data = testPage(seed)[:p.dataLen()]
+				p.Data = someOf(p.Lines, testPage(seed), byte(seed)|2)
 			}
 			c.Always = append(c.Always, p)
 		}
@@ -308,14 +318,20 @@ func TestHeartbeats(t *testing.T) {
 func TestWriterMisuse(t *testing.T) {
 	var out bytes.Buffer
 	w, full := NewWriter(&out), NewWriter(&out)
+	oneWord := make([]byte, 1+wordSize, 1+wordSize)
+	oneWord[0] = 1
 	for name, err := range map[string]error{
 		"state outside of an epoch": w.State(nil),
 		"state too long":            errors.Join(w.Begin(7, 2, false), w.State(make([]byte, MaxState+1))),
 		"short page":                w.Page(1, make([]byte, 100)),
 		"second epoch":              w.Begin(7, 3, false),
-		"lines of a short page":     w.Lines(1, 1, make([]byte, 100)),
-		"no lines":                  w.Lines(1, 0, make([]byte, abi.PageSize)),
-		"lines of a full epoch":     errors.Join(full.Begin(7, 1, true), full.Lines(1, 1, make([]byte, abi.PageSize))),
+		"no lines":                  w.Lines(1, 0, nil),
+		"too many lines":            w.Lines(1, 1<<33-1, bytes.Repeat(oneWord, 33)),
+		"line without a word":       w.Lines(1, 1, []byte{0}),
+		"a word too many":           w.Lines(1, 1, append(oneWord, oneWord...)),
+		"a word too few":            w.Lines(1, 3, oneWord),
+		"half a word":               w.Lines(1, 1, oneWord[:5]),
+		"lines of a full epoch":     errors.Join(full.Begin(7, 1, true), full.Lines(1, 1, oneWord)),
 		"always-sent pages twice":   w.Always([]AlwaysPage{{GFN: 4}, {GFN: 4}}),
 		"discard inside an epoch":   w.Discard(7),
 		"no reason":                 NewWriter(&out).Refuse(Refuse{}),
@@ -323,5 +339,84 @@ func TestWriterMisuse(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// TestDiff: the copy is made what the page is, and so is another one with what Diff
+// returns, which holds no word that was the same.
+func TestDiff(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		was := testPage(rapid.Uint64().Draw(t, "seed"))
+		page := bytes.Clone(was)
+		words := rapid.SliceOfNDistinct(rapid.IntRange(0, abi.PageSize/wordSize-1), 0, 100, rapid.ID).Draw(t, "words")
+		lines := map[int]bool{}
+		for _, n := range words {
+			page[n*wordSize+n%wordSize]++
+			lines[n*wordSize/LineSize] = true
+		}
+		copied := bytes.Clone(was)
+		before := []byte("before")
+		set, data := Diff(before, copied, page)
+		if !bytes.Equal(copied, page) {
+			t.Fatal("the copy is not what the page is")
+		}
+		if set.Len() != len(lines) {
+			t.Fatalf("%d lines, %d have changed", set.Len(), len(lines))
+		}
+		for n := range lines {
+			if set>>n&1 == 0 {
+				t.Fatalf("line %d has changed and is not in %#x", n, uint64(set))
+			}
+		}
+		if set.Len() > MaxLines {
+			return
+		}
+		data = data[len(before):]
+		if n := len(lines) + len(words)*wordSize; len(data) != n {
+			t.Fatalf("%d octets for %d words in %d lines, want %d", len(data), len(words), len(lines), n)
+		}
+		set.Patch(was, data)
+		if !bytes.Equal(was, page) {
+			t.Fatal("patched is not what the page is")
+		}
+	})
+}
+
+// TestLongestLines: a record with as many pages, lines and words as it may have.
+func TestLongestLines(t *testing.T) {
+	var out bytes.Buffer
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := NewWriter(&out)
+	must(w.Hello(testHello))
+	must(w.Begin(testHello.Generation, 2, false))
+	must(w.Always(nil))
+	const half = LineSet(1<<MaxLines - 1)
+	for gfn := range abi.GFN(MaxBatch) {
+		must(w.Lines(gfn, half, someOf(half, testPage(uint64(gfn)), 0xff)))
+	}
+	must(w.State(nil))
+	must(w.Rings(nil))
+	_, err := w.End()
+	must(err)
+	r := NewReader(&out, Primary, Limits{EpochPages: MaxBatch, MemoryPages: MaxBatch, MaxGFN: MaxBatch}, NewPool())
+	_, err = r.Next()
+	must(err)
+	r.Resume(&Shell{EpochPages: MaxBatch, MemoryPages: MaxBatch, MaxGFN: MaxBatch}, 1)
+	msg, err := r.Next()
+	must(err)
+	e := msg.(*Epoch)
+	if e.Patches() != MaxBatch {
+		t.Errorf("lines of %d pages came, %d were sent", e.Patches(), MaxBatch)
+	}
+	_, set, data := e.Lines(MaxBatch - 1)
+	page := make([]byte, abi.PageSize)
+	set.Patch(page, data)
+	if want := testPage(MaxBatch - 1); !bytes.Equal(page[:MaxLines*LineSize], want[:MaxLines*LineSize]) {
+		t.Error("the last page's lines are others than those sent")
 	}
 }

@@ -39,6 +39,15 @@ func TestTranscripts(t *testing.T) {
 	})
 }
 
+// line is what follows a set of lines, with so many octets in all.
+func line(words byte, octets uint64) []byte {
+	b := make([]byte, octets)
+	if octets > 0 {
+		b[0] = words
+	}
+	return b
+}
+
 // play sends what one line says.
 func play(w *Writer, wire *bytes.Buffer, from Role, words []string) error {
 	arg := func(key string, otherwise uint64) uint64 {
@@ -68,7 +77,8 @@ func play(w *Writer, wire *bytes.Buffer, from Role, words []string) error {
 	case "page":
 		return w.Page(abi.GFN(arg("gfn", 0x1000)), testPage(arg("seed", 1)))
 	case "lines":
-		return w.Lines(abi.GFN(arg("gfn", 0x1003)), LineSet(arg("set", 1)), testPage(arg("seed", 1)))
+		set := LineSet(arg("set", 1))
+		return w.Lines(abi.GFN(arg("gfn", 0x1003)), set, someOf(set, testPage(arg("seed", 1)), byte(arg("words", 1))))
 	case "zero":
 		return w.Page(abi.GFN(arg("gfn", 0x1001)), make([]byte, abi.PageSize))
 	case "hole":
@@ -76,8 +86,10 @@ func play(w *Writer, wire *bytes.Buffer, from Role, words []string) error {
 	case "always":
 		p := AlwaysPage{Kind: AlwaysStore, GFN: abi.GFN(arg("gfn", 0xfeffe))}
 		if arg("data", 1) == 1 {
-			p.Lines = LineSet(arg("lines", 0))
-			p.Data = testPage(9)[:p.dataLen()]
+			if p.Data = testPage(9); arg("lines", 0) != 0 {
+				p.Lines = LineSet(arg("lines", 0))
+				p.Data = someOf(p.Lines, p.Data, 1)
+			}
 		}
 		return w.Always([]AlwaysPage{p})
 	case "state":
@@ -120,12 +132,12 @@ func play(w *Writer, wire *bytes.Buffer, from Role, words []string) error {
 	case "lines-record": // in an epoch, as no writer makes it
 		b := le.AppendUint64(nil, 1)
 		b = le.AppendUint64(le.AppendUint64(b, arg("gfn", 0x1003)), arg("set", 1))
-		b = append(b, make([]byte, arg("octets", 0))...)
+		b = append(b, line(byte(arg("words", 1)), arg("octets", 0))...)
 		return errors.Join(w.Begin(gen, 42, false), w.blob(TypeLines, b, len(b)))
 	case "always-record": // as no writer makes it
 		b := le.AppendUint64(nil, 1)
 		b = le.AppendUint64(append(b, byte(AlwaysFIFO), 0, alwaysLines, 0, 0, 0, 0, 0), arg("gfn", 0xfeffe))
-		b = append(le.AppendUint64(b, arg("set", 1)), make([]byte, arg("octets", 0))...)
+		b = append(le.AppendUint64(b, arg("set", 1)), line(byte(arg("words", 1)), arg("octets", 0))...)
 		return w.blob(TypeAlways, b, len(b))
 	case "cut":
 		wire.Truncate(wire.Len() - int(arg("octets", 1)))

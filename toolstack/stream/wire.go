@@ -12,7 +12,7 @@ import (
 // Constants of the specification.  See docs/stream.md.
 const (
 	// Version of the stream that this package speaks.
-	Version = 3
+	Version = 4
 
 	marker    = ^uint64(0)
 	ident     = 0x4b4d5249 // "KMRI"

@@ -178,7 +178,8 @@ func (w *Writer) Always(pages []AlwaysPage) error {
 			if p.Lines != 0 {
 				b = le.AppendUint64(b, uint64(p.Lines))
 			}
-			if (p.Data != nil || p.Lines != 0) && len(p.Data) != p.dataLen() || p.Lines.Len() > MaxLines {
+			n, ok := p.span(p.Data)
+			if (p.Data != nil || p.Lines != 0) && (!ok || n != len(p.Data)) || p.Lines.Len() > MaxLines {
 				return nil, corruptf("always-sent page of %d octets, %d lines", len(p.Data), p.Lines.Len())
 			}
 			b = append(b, p.Data...)
