@@ -94,18 +94,14 @@ type ClockStep struct {
 }
 
 // GapStatus is the gap meter's histogram since its last reset. A gap is a time
-// between two RDTSC of a tight loop that is longer than the threshold. In
-// Stopped no other thread of the guest ran in between: the vCPU itself was
-// stopped or in an interrupt. In Switched the guest's scheduler ran something
-// else, whether or not the vCPU was also stopped.
+// between two looks at the TSC by a thread that looks every few milliseconds, before
+// all others of the guest, and was kept from it.
 type GapStatus struct {
-	On          bool    `json:"on"`
-	VCPU        int     `json:"vcpu"`
-	MeasuredUs  float64 `json:"measured_us"`
-	ThresholdUs float64 `json:"threshold_us"`
-	LoopUs      float64 `json:"loop_us"` // the loop's own length, median
-	Stopped     Gaps    `json:"stopped"`
-	Switched    Gaps    `json:"switched"`
+	On         bool    `json:"on"`
+	VCPU       int     `json:"vcpu"`
+	MeasuredUs float64 `json:"measured_us"`
+	LeastUs    float64 `json:"least_us"` // what is shorter is no gap
+	Gaps       Gaps    `json:"gaps"`
 }
 
 // Gaps summarises one histogram, in microseconds.
@@ -117,8 +113,6 @@ type Gaps struct {
 	P99Us   float64 `json:"p99_us"`
 	P999Us  float64 `json:"p999_us"`
 	MaxUs   float64 `json:"max_us"`
-	Long    uint64  `json:"long"`    // how many of 5 ms and more
-	LongUs  float64 `json:"long_us"` // what these add up to, within an eighth
 }
 
 // Verify is the guest's answer to `verify`: the chain recomputed from its seed

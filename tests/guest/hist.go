@@ -7,7 +7,6 @@ package main
 import (
 	"math/bits"
 	"sync/atomic"
-	"time"
 
 	"github.com/kemari-ft/kemari/tests/check"
 )
@@ -76,28 +75,12 @@ func (h *histogram) quantile(q float64) uint64 {
 	return h.longest.Load()
 }
 
-// longGap is less than any pause in the lab, and more than what the guest's own
-// kernel needs for an interrupt there.
-const longGap = 5 * time.Millisecond
-
-// beyond answers how many are longer than v, and about how long together.
-func (h *histogram) beyond(v uint64) (count, total uint64) {
-	for i := bucketOf(v) + 1; i < len(h.bucket); i++ {
-		n := uint64(h.bucket[i].Load())
-		count += n
-		total += n * (bucketTop(i-1) + bucketTop(i)) / 2
-	}
-	return count, total
-}
-
 func (h *histogram) summary(hz uint64) check.Gaps {
 	us := func(ticks uint64) float64 { return micros(ticks, hz) }
-	long, longTotal := h.beyond(hz / uint64(time.Second/longGap))
 	return check.Gaps{
 		Count: h.count.Load(), TotalUs: us(h.total.Load()),
 		P50Us: us(h.quantile(0.5)), P90Us: us(h.quantile(0.9)), P99Us: us(h.quantile(0.99)), P999Us: us(h.quantile(0.999)),
 		MaxUs: us(h.longest.Load()),
-		Long:  long, LongUs: us(longTotal),
 	}
 }
 

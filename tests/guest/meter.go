@@ -5,24 +5,30 @@
 package main
 
 import (
-	"fmt"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/kemari-ft/kemari/tests/check"
 	"golang.org/x/sys/unix"
 )
 
-const leastGap = 20 * time.Microsecond
+// The meter looks at the TSC after each lookEvery of sleep, and takes what is longer
+// than leastGap for a gap: more than its own kernel needs to wake it, in the lab, and
+// less than any pause there. A gap holds the sleep in which it began, too.
+const (
+	lookEvery  = 2 * time.Millisecond
+	leastGap   = 5 * lookEvery
+	yieldEvery = 100
+)
 
 // meter measures how long the guest was kept from running, by the gaps in its
 // own TSC. It sees only what a guest sees, and so measures Kemari, Remus and a
-// bare hypervisor with the same rod. Its thread runs in the idle class on the
-// last vCPU: with two vCPUs it is nearly alone there, with one it gets what the
-// rest leaves, and the gaps in which the rest ran are counted apart.
+// bare hypervisor with the same rod. Its thread, on the last vCPU, runs before all
+// others of the guest: what these do is in no gap, nor is it beside one.
 type meter struct {
 	vcpu   int
 	clocks *watcher
@@ -36,8 +42,8 @@ type meter struct {
 
 // meterData is what the meter writes, on pages of its own.
 type meterData struct {
-	measured, threshold, loop atomic.Uint64 // TSC ticks
-	stopped, switched         histogram
+	measured atomic.Uint64 // TSC ticks
+	gaps     histogram
 }
 
 func newMeter(vcpu int, w *watcher) (*meter, error) {
@@ -59,18 +65,15 @@ func (m *meter) setOn(on bool) {
 
 func (m *meter) reset() {
 	m.d.measured.Store(0)
-	m.d.stopped.reset()
-	m.d.switched.reset()
+	m.d.gaps.reset()
 }
 
 func (m *meter) status(hz uint64) check.GapStatus {
 	return check.GapStatus{
 		On: m.on.Load(), VCPU: m.vcpu,
-		MeasuredUs:  micros(m.d.measured.Load(), hz),
-		ThresholdUs: micros(m.d.threshold.Load(), hz),
-		LoopUs:      micros(m.d.loop.Load(), hz),
-		Stopped:     m.d.stopped.summary(hz),
-		Switched:    m.d.switched.summary(hz),
+		MeasuredUs: micros(m.d.measured.Load(), hz),
+		LeastUs:    float64(leastGap.Microseconds()),
+		Gaps:       m.d.gaps.summary(hz),
 	}
 }
 
@@ -79,7 +82,7 @@ func (m *meter) run(tty *console) {
 	if err := pin(m.vcpu); err != nil {
 		tty.complain(err)
 	}
-	if err := background(); err != nil {
+	if err := foreground(); err != nil {
 		tty.complain(err)
 	}
 	for {
@@ -88,72 +91,39 @@ func (m *meter) run(tty *console) {
 			m.wake.Wait()
 		}
 		m.mu.Unlock()
-		m.d.loop.Store(loopLength())
-		// Where Xen emulates the TSC every RDTSC is a trip into it: the
-		// threshold must stand clear of the loop itself.
-		m.d.threshold.Store(max(m.clocks.hz/uint64(time.Second/leastGap), 4*m.d.loop.Load()))
-		if err := m.measure(); err != nil {
-			tty.complain(err)
-			m.setOn(false)
-		}
+		m.measure(rest)
 	}
 }
 
-// loopLength is the median time between two readings in the loop.
-func loopLength() uint64 {
-	var l [1001]uint64
-	for i := range l {
-		last, now := spin(rdtsc(), 0, ^uint64(0))
-		l[i] = now - last
-	}
-	slices.Sort(l[:])
-	return l[len(l)/2]
+// rest sleeps without the knowledge of the runtime, whose other threads, which do not
+// run before all others, would have a part in the waking.
+//
+//go:nosplit
+func rest() {
+	d := unix.NsecToTimespec(int64(lookEvery))
+	syscall.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&d)), 0, 0)
 }
 
-// measure spins until the meter is switched off.
-func (m *meter) measure() error {
-	threshold, second := m.d.threshold.Load(), m.clocks.hz
-	switches, err := contextSwitches()
-	if err != nil {
-		return err
-	}
-	for prev := rdtsc(); m.on.Load(); {
-		begin := prev
-		last, now := spin(prev, threshold, prev+second)
-		if now < last {
-			m.clocks.tscBack(last - now)
+// measure looks after each rest until the meter is switched off.
+func (m *meter) measure(rest func()) {
+	least := m.clocks.hz / uint64(time.Second/leastGap)
+	for prev, looks := rdtsc(), 1; m.on.Load(); looks++ {
+		// Nothing else in this loop lets the runtime stop the world, or take its
+		// processor for another thread.
+		if looks%yieldEvery == 0 {
+			runtime.Gosched()
 			prev = rdtsc()
-			continue
 		}
-		m.d.measured.Add(now - begin)
-		gap := now - last
-		if gap <= threshold {
-			gap = 0 // the deadline: time to look at m.on
+		rest()
+		now := rdtsc()
+		if now < prev {
+			m.clocks.tscBack(prev - now)
+		} else {
+			m.d.measured.Add(now - prev)
+			if gap := now - prev; gap > least {
+				m.d.gaps.add(gap)
+			}
 		}
-		s, err := contextSwitches()
-		if err != nil {
-			return err
-		}
-		// The book-keeping is not a gap, unless the vCPU was stopped in it.
-		prev = rdtsc()
-		if aside := prev - now; aside > second/1000 {
-			gap += aside
-		}
-		if gap > 0 && s == switches {
-			m.d.stopped.add(gap)
-		} else if gap > 0 {
-			m.d.switched.add(gap)
-		}
-		switches = s
+		prev = now
 	}
-	return nil
-}
-
-// contextSwitches counts how often another thread ran in this one's place.
-func contextSwitches() (int64, error) {
-	var r unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_THREAD, &r); err != nil {
-		return 0, fmt.Errorf("count the meter's context switches: %w", err)
-	}
-	return r.Nvcsw + r.Nivcsw, nil
 }

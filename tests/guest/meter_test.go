@@ -58,49 +58,46 @@ func TestMeterDirtiesFewPages(t *testing.T) {
 	}
 }
 
-func TestSpin(t *testing.T) {
-	start := rdtsc()
-	// A gap that began before the loop did is seen at its first reading.
-	last, now := spin(start-1<<40, 1<<39, ^uint64(0))
-	if last != start-1<<40 || now < start {
-		t.Errorf("gap from %d to %d, want from %d", last, now, start-1<<40)
-	}
-	// A TSC behind the reading before is a gap too, for the caller to judge.
-	if last, now = spin(start+1<<50, 1<<62, ^uint64(0)); now >= last {
-		t.Errorf("a step backwards not seen: %d to %d", last, now)
-	}
-	// Without a gap the deadline ends it.
-	start = rdtsc()
-	if last, now = spin(start, 1<<62, start+1_000_000); now <= start+1_000_000 || now-last > 1<<62 {
-		t.Errorf("deadline %d, left at %d", start+1_000_000, now)
-	}
-}
-
-// Being stopped, here by the test itself, is measured at its length.
+// Being stopped, here by a rest that is too long, is measured at its length.
 func TestMeterSeesAStop(t *testing.T) {
 	w := &watcher{hz: calibrate()}
 	m, err := newMeter(0, w)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.d.threshold.Store(w.hz / 50_000)
 	m.on.Store(true)
-	done := make(chan error)
-	go func() { done <- m.measure() }()
-	time.Sleep(300 * time.Millisecond)
-	m.on.Store(false)
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	const stop = 300 * time.Millisecond
+	rests := 0
+	m.measure(func() {
+		switch rests++; rests {
+		case 5:
+			time.Sleep(stop)
+		case 50:
+			m.on.Store(false)
+		}
+	})
 	st := m.status(w.hz)
-	if st.MeasuredUs < 200_000 {
-		t.Errorf("measured %v us of 300 ms", st.MeasuredUs)
+	us := float64(stop.Microseconds())
+	if g := st.Gaps; g.Count == 0 || g.MaxUs < us || g.TotalUs < g.MaxUs || st.MeasuredUs < g.TotalUs {
+		t.Errorf("a stop of %v: %+v", stop, st)
 	}
-	if gaps := st.Stopped.TotalUs + st.Switched.TotalUs; gaps > st.MeasuredUs*1.1 {
-		t.Errorf("gaps of %v us in %v us", gaps, st.MeasuredUs)
+	if g := st.Gaps; g.Count > 10 {
+		t.Errorf("gaps without a stop: %+v", st)
 	}
 	m.reset()
-	if st := m.status(w.hz); st.MeasuredUs != 0 || st.Stopped.Count+st.Switched.Count != 0 {
+	if st := m.status(w.hz); st.MeasuredUs != 0 || st.Gaps.Count != 0 {
 		t.Errorf("after a reset: %+v", st)
+	}
+
+	m.on.Store(true)
+	looks, began := 0, time.Now()
+	m.measure(func() {
+		rest()
+		if looks++; looks == 3*yieldEvery {
+			m.on.Store(false)
+		}
+	})
+	if d := time.Since(began); d < 3*yieldEvery*lookEvery {
+		t.Errorf("%d looks in %v, one each %v at most is wanted", looks, d, lookEvery)
 	}
 }

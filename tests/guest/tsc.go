@@ -8,10 +8,3 @@ package main
 //
 //go:noescape
 func rdtsc() uint64
-
-// spin reads the TSC until it has advanced by more than threshold since the
-// reading before (prev at first), or has passed deadline, and answers the last
-// two readings.
-//
-//go:noescape
-func spin(prev, threshold, deadline uint64) (last, now uint64)

@@ -8,13 +8,15 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// timerSlack is by how much the kernel may delay what sleeps in this process. More of
-// it would make pauses shorter still, but also is for how long a system call that
-// blocks keeps others from running, where dom0 has few vCPUs.
+// timerSlack is by how much the kernel may delay what sleeps in this process, unless
+// it was started with more. More of it makes pauses of many milliseconds shorter, but
+// also is for how long a system call that blocks keeps others from running, where dom0
+// has few vCPUs.
 const timerSlack = time.Millisecond
 
 // slacken sets the timer slack of all threads. Threads to come, and programs that are
@@ -27,6 +29,13 @@ const timerSlack = time.Millisecond
 func slacken() error {
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
+		return err
+	}
+	had, err := os.ReadFile("/proc/self/timerslack_ns")
+	if err != nil {
+		return err
+	}
+	if ns, err := strconv.ParseInt(strings.TrimSpace(string(had)), 10, 64); err != nil || ns > timerSlack.Nanoseconds() {
 		return err
 	}
 	slack := []byte(strconv.FormatInt(timerSlack.Nanoseconds(), 10))
