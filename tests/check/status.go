@@ -11,10 +11,11 @@ import (
 
 // Status is the guest's answer to `status`: one line, "status " and this in JSON.
 type Status struct {
-	BootID string `json:"boot_id"`
-	VCPUs  int    `json:"vcpus"`
-	Load   string `json:"load"`
-	Ticks  uint64 `json:"ticks"`
+	Question string `json:"question,omitempty"` // of whoever asked, to know the answer by
+	BootID   string `json:"boot_id"`
+	VCPUs    int    `json:"vcpus"`
+	Load     string `json:"load"`
+	Ticks    uint64 `json:"ticks"`
 
 	Chain  ChainStatus  `json:"chain"`
 	Disk   *DiskStatus  `json:"disk,omitempty"` // nil: the guest has no disk
@@ -118,6 +119,7 @@ type Gaps struct {
 // Verify is the guest's answer to `verify`: the chain recomputed from its seed
 // and every acknowledged record read back with O_DIRECT.
 type Verify struct {
+	Question string      `json:"question,omitempty"`
 	OK       bool        `json:"ok"`
 	Chain    ChainStatus `json:"chain"`
 	Records  uint64      `json:"records"` // read back

@@ -93,10 +93,14 @@ func (c *console) commands(g *guest) {
 func (c *console) obey(g *guest, cmd string) {
 	verb, arg, _ := strings.Cut(cmd, " ")
 	switch {
-	case cmd == "status":
-		c.json("status", g.status())
-	case cmd == "verify":
-		c.json("verify", g.verify())
+	case verb == "status":
+		s := g.status()
+		s.Question = arg
+		c.json("status", s)
+	case verb == "verify":
+		v := g.verify()
+		v.Question = arg
+		c.json("verify", v)
 	case verb == "load":
 		l, err := parseLoad(arg)
 		if err == nil {

@@ -15,8 +15,8 @@
 //
 // On the console, one command a line; every answer is one line:
 //
-//	status                          "status " and check.Status in JSON
-//	verify                          "verify " and check.Verify in JSON
+//	status [QUESTION]               "status " and check.Status in JSON
+//	verify [QUESTION]               "verify " and check.Verify in JSON
 //	load idle|cpu|disk|mem=R[,SET]  mem writes R MiB/s of pages over SET MiB
 //	gaps on|off|reset               the gap meter
 //	poweroff, reboot

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -88,11 +89,12 @@ type Guest struct {
 	pair *Pair
 	dom  map[*lab.Host]string // protected by mu: domids found so far
 
-	mu    sync.Mutex
-	lines []Line        // protected by mu
-	more  chan struct{} // protected by mu: closed and replaced when lines grows
-	rest  map[string][]byte
-	asked map[int64]time.Time // protected by mu: when Status was asked, by the guest's clock in the answer
+	mu        sync.Mutex
+	lines     []Line        // protected by mu
+	more      chan struct{} // protected by mu: closed and replaced when lines grows
+	rest      map[string][]byte
+	questions int                 // protected by mu: asked so far
+	asked     map[int64]time.Time // protected by mu: when Status was asked, by the guest's clock in the answer
 }
 
 // Create makes a guest on host h by `xl create`, with protected one that asks
@@ -279,15 +281,24 @@ func (g *Guest) ask(ctx context.Context, h *lab.Host, line string, pleases func(
 	}
 }
 
+// question makes a question's answer known: one that was typed again has two, and the
+// second may be seconds old when it comes, since a guest's output is held.
+func (g *Guest) question() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.questions++
+	return strconv.Itoa(g.questions)
+}
+
 // Status asks the guest for its status.
 func (g *Guest) Status(ctx context.Context, h *lab.Host) (check.Status, error) {
 	var s check.Status
 	var bad error
-	asked := time.Now()
-	err := g.ask(ctx, h, "status", func(text string) bool {
+	asked, question := time.Now(), g.question()
+	err := g.ask(ctx, h, "status "+question, func(text string) bool {
 		var ok bool
 		s, ok, bad = check.ParseStatus(text)
-		return ok && bad == nil
+		return ok && bad == nil && s.Question == question
 	})
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -299,10 +310,11 @@ func (g *Guest) Status(ctx context.Context, h *lab.Host) (check.Status, error) {
 func (g *Guest) Verify(ctx context.Context, h *lab.Host) (check.Verify, error) {
 	var v check.Verify
 	var bad error
-	err := g.ask(ctx, h, "verify", func(text string) bool {
+	question := g.question()
+	err := g.ask(ctx, h, "verify "+question, func(text string) bool {
 		var ok bool
 		v, ok, bad = check.ParseVerify(text)
-		return ok && bad == nil
+		return ok && bad == nil && v.Question == question
 	})
 	if err == nil && !v.OK {
 		err = fmt.Errorf("guest %s: verify: %+v", g.Name, v)
