@@ -53,8 +53,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "guest: this is the init of the demonstration guest; it runs as process 1 only")
 		os.Exit(1)
 	}
-	// The runtime reads GODEBUG before main. Its preemption signals would be
-	// gaps to the meter.
+	// The runtime reads GODEBUG before main. Its preemption signals would end the
+	// meter's sleep.
 	if os.Getenv("GODEBUG") != "asyncpreemptoff=1" {
 		os.Setenv("GODEBUG", "asyncpreemptoff=1")
 		if err := syscall.Exec("/init", os.Args, os.Environ()); err != nil {

@@ -109,7 +109,7 @@ func (m *meter) measure(rest func()) {
 	least := m.clocks.hz / uint64(time.Second/leastGap)
 	for prev, looks := rdtsc(), 1; m.on.Load(); looks++ {
 		// Nothing else in this loop lets the runtime stop the world, or take its
-		// processor for another thread.
+		// processor for another thread. What comes in between is not measured.
 		if looks%yieldEvery == 0 {
 			runtime.Gosched()
 			prev = rdtsc()

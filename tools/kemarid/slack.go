@@ -27,15 +27,15 @@ const timerSlack = time.Millisecond
 // the time, and takes the processor from whatever is in a system call just then,
 // which is most of what a pause consists of.
 func slacken() error {
-	threads, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return err
-	}
 	had, err := os.ReadFile("/proc/self/timerslack_ns")
 	if err != nil {
 		return err
 	}
 	if ns, err := strconv.ParseInt(strings.TrimSpace(string(had)), 10, 64); err != nil || ns > timerSlack.Nanoseconds() {
+		return err
+	}
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
 		return err
 	}
 	slack := []byte(strconv.FormatInt(timerSlack.Nanoseconds(), 10))

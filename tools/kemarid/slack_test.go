@@ -37,3 +37,26 @@ func TestSlacken(t *testing.T) {
 		}
 	}
 }
+
+// TestSlackenKeepsMore: whoever starts kemarid with a larger slack keeps it.
+func TestSlackenKeepsMore(t *testing.T) {
+	const file, more = "/proc/self/timerslack_ns", "5000000"
+	had, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(more), 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(file, had, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := slacken(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(file); err != nil || strings.TrimSpace(string(got)) != more {
+		t.Errorf("timer slack %q, %v; want %s as before", got, err, more)
+	}
+}

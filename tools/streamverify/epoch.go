@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 )
 
 // epoch is the epoch being read, section 6.
@@ -140,25 +141,20 @@ func (v *verifier) lines(r record) error {
 // lineLength returns how many octets of b belong to the lines of a set: for each an
 // octet that says which of its words follow, and these.
 func lineLength(set uint64, b []byte) (length int, err error) {
-	lines := 0
-	for ; set != 0; set &= set - 1 {
-		lines++
+	lines := bits.OnesCount64(set)
+	if lines == 0 || lines > 32 {
+		return 0, fmt.Errorf("%d lines of a page", lines)
+	}
+	for line := range lines {
 		if length >= len(b) || b[length] == 0 {
-			return 0, fmt.Errorf("line %d has no words", lines)
+			return 0, fmt.Errorf("line %d of the set has no words", line)
 		}
-		words := 0
-		for bit := range 8 {
-			words += int(b[length] >> bit & 1)
-		}
-		length += 1 + 8*words
+		length += 1 + 8*bits.OnesCount8(b[length])
 	}
-	switch {
-	case lines == 0 || lines > 32:
-		err = fmt.Errorf("%d lines of a page", lines)
-	case length > len(b):
-		err = fmt.Errorf("the words of its lines take %d octets, there are %d", length, len(b))
+	if length > len(b) {
+		return 0, fmt.Errorf("the words of its lines take %d octets, there are %d", length, len(b))
 	}
-	return length, err
+	return length, nil
 }
 
 // once is for the records of which an epoch has one.

@@ -172,7 +172,7 @@ func (c *Capture) nameWarm() error {
 	if c.warmIn > 0 {
 		c.warmIn--
 	}
-	if c.warmIn != 0 || !c.known.moved {
+	if c.warmIn != 0 {
 		return nil
 	}
 	c.warm = c.known.appendWarm(c.warm[:0])

@@ -332,7 +332,7 @@ func TestWarmPagesAreNamed(t *testing.T) {
 	g.capture.op = op
 	g.sync() // the full copy
 	epoch := func(n int) error {
-		// Warm by turns: that is named only if its turn has come.
+		// Warm by turns.
 		if g.dirty = append(g.dirty, 20); n%2 == 0 {
 			g.write(20)
 		}

@@ -35,7 +35,6 @@ type known struct {
 	pages  []byte
 	diff   []byte // reused: of the page told last
 	hand   int    // goes round the places
-	moved  bool   // pages were told of or forgotten, so that others may be warm now
 }
 
 // everyLine is all of a page.
@@ -48,9 +47,7 @@ func (k *known) tell(gfn abi.GFN, page []byte) (set stream.LineSet, diff []byte,
 	if place, ok := k.places[gfn]; ok {
 		k.recent[place] = true
 		set = k.again(place, page)
-		if k.warm[place] != (set != 0) {
-			k.warm[place], k.moved = set != 0, true
-		}
+		k.warm[place] = set != 0
 		return set, k.diff, true
 	}
 	copy(k.page(k.place(gfn)), page)
@@ -76,13 +73,12 @@ func (k *known) place(gfn abi.GFN) int {
 		delete(k.places, k.gfns[place])
 	}
 	k.gfns[place], k.places[gfn] = gfn, place
-	k.warm[place], k.moved = true, true
+	k.warm[place] = true
 	return place
 }
 
 // appendWarm adds the warm pages to to, in ascending order.
 func (k *known) appendWarm(to []abi.GFN) []abi.GFN {
-	k.moved = false
 	from := len(to)
 	for gfn, place := range k.places {
 		if k.warm[place] {
@@ -93,7 +89,4 @@ func (k *known) appendWarm(to []abi.GFN) []abi.GFN {
 	return to
 }
 
-func (k *known) forgetAll() {
-	clear(k.places)
-	k.moved = true
-}
+func (k *known) forgetAll() { clear(k.places) }

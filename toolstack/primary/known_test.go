@@ -106,18 +106,12 @@ func TestWarmPages(t *testing.T) {
 		if got := k.appendWarm(nil); !slices.Equal(got, gfns) {
 			t.Errorf("%s: warm are %v, want %v", what, got, gfns)
 		}
-		if k.moved {
-			t.Errorf("%s: others are said to be warm than those that were asked for", what)
-		}
 	}
 	want("at first")
 	k.tell(20, page)
 	k.tell(10, page)
 	want("written", 10, 20)
 	k.tell(20, page)
-	if !k.moved {
-		t.Error("a page that is warm no more is no news")
-	}
 	want("one as it was", 10)
 	page[0]++
 	k.tell(20, page)
@@ -132,9 +126,6 @@ func TestWarmPages(t *testing.T) {
 		t.Errorf("of many pages %d are warm, want the %d that are remembered", n, knownPages)
 	}
 	k.forgetAll()
-	if !k.moved {
-		t.Error("that all are forgotten is no news")
-	}
 	want("all are forgotten")
 }
 

@@ -318,7 +318,7 @@ func TestHeartbeats(t *testing.T) {
 func TestWriterMisuse(t *testing.T) {
 	var out bytes.Buffer
 	w, full := NewWriter(&out), NewWriter(&out)
-	oneWord := make([]byte, 1+wordSize, 1+wordSize)
+	oneWord := make([]byte, 1+wordSize)
 	oneWord[0] = 1
 	for name, err := range map[string]error{
 		"state outside of an epoch": w.State(nil),
