@@ -12,8 +12,9 @@ import (
 	"github.com/kemari-ft/kemari/xen/privcmd"
 )
 
-// someGFN is RAM of a guest of 80 MiB, behind its kernel, and ramGFNs what it has.
-const someGFN, ramGFNs abi.GFN = 0x4800, 0x5000
+// someGFN is RAM of a guest with the small kernel, behind what it is loaded with, and
+// ramGFNs what it has.
+const someGFN, ramGFNs abi.GFN = 0x2800, smallMiB << 8
 
 // wantDirty compares a dirty list, in any order.
 func (t *try) wantDirty(what string, got []uint64, want ...uint64) {

@@ -108,7 +108,7 @@ var enableCases = []testCase{
 		equal(t, "state", t.state(g), 0)
 	}},
 	{"refuse-pv", func(t *try) {
-		g := t.guest(guestSpec{kind: "pv"})
+		g := t.guest(guestSpec{kind: "pv", debian: true})
 		t.want("primary", g.enable(primary, 8, 4), syscall.EOPNOTSUPP)
 		t.want("secondary", g.enable(secondary, 0, 0), syscall.EOPNOTSUPP)
 	}},

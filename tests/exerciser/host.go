@@ -21,7 +21,7 @@ import (
 	"github.com/kemari-ft/kemari/xen/privcmd"
 )
 
-var kernel, ramdisk string
+var smallKernel, debianKernel, ramdisk string
 
 type host struct {
 	hc  *privcmd.Handle
@@ -68,9 +68,13 @@ type guest struct {
 	c    *kemariop.Client
 }
 
+// smallMiB is the memory of guests with the small kernel.
+const smallMiB = 48
+
 // guestSpec is what differs between guests.
 type guestSpec struct {
 	kind    string // pvh
+	debian  bool   // it has Debian's kernel, which boots for longer and touches more
 	vcpus   int    // 1
 	grant   int    // highest version of the grant table, 1
 	started bool   // it runs, but has not booted yet
@@ -84,12 +88,16 @@ func (t *try) guest(s guestSpec) *guest {
 		s.kind = "pvh"
 	}
 	t.nr++
+	kernel, mib := smallKernel, smallMiB
+	if s.debian {
+		kernel, mib = debianKernel, 80
+	}
 	name := fmt.Sprintf("exerciser-%d-%d", os.Getpid(), t.nr)
 	// Emulated CPUs mix up the VMCB of a vCPU that moves from one to the other
 	// (tools/lab/README.md): all stay on the second.
 	cfg := fmt.Sprintf(`name = %q
 type = %q
-memory = 80
+memory = %d
 vcpus = %d
 kernel = %q
 ramdisk = %q
@@ -99,7 +107,7 @@ cpus = "1"
 max_grant_version = %d
 on_crash = "preserve"
 on_poweroff = "preserve"
-`, name, s.kind, max(1, s.vcpus), kernel, ramdisk, max(1, s.grant))
+`, name, s.kind, mib, max(1, s.vcpus), kernel, ramdisk, max(1, s.grant))
 	file := "/run/" + name + ".cfg"
 	t.must(os.WriteFile(file, []byte(cfg), 0o600))
 	t.later(func() { os.Remove(file) })

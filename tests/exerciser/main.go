@@ -3,10 +3,11 @@
 // Exerciser tries every operation of XEN_DOMCTL_kemari_op, with its errors and
 // edges, on the hypervisor that it runs on (in dom0, as root):
 //
-//	exerciser [-run REGEXP] [-list] [-kernel FILE] [-ramdisk FILE]
+//	exerciser [-run REGEXP] [-list] [-small FILE] [-debian FILE] [-ramdisk FILE]
 //
-// It makes its own guests through xl, none of which has a device. The ramdisk
-// holds the demonstration guest of tests/guest. A line is printed for each
+// It makes its own guests through xl, none of which has a device. Most of them boot
+// the lab's small kernel, and a few, of which it says so, Debian's. The ramdisk holds
+// the demonstration guest of tests/guest. A line is printed for each
 // case, and the exit status is 1 if one failed:
 //
 //	ok NAME
@@ -28,7 +29,8 @@ import (
 func main() {
 	pattern := flag.String("run", "", "only the cases whose names match")
 	list := flag.Bool("list", false, "print the names of the cases, and run none")
-	flag.StringVar(&kernel, "kernel", "/opt/kemari/guest/vmlinux", "the guests' kernel")
+	flag.StringVar(&smallKernel, "small", "/opt/kemari/guest/small", "the guests' kernel")
+	flag.StringVar(&debianKernel, "debian", "/opt/kemari/guest/vmlinux", "the kernel of a few guests")
 	flag.StringVar(&ramdisk, "ramdisk", "/opt/kemari/guest/initrd.img", "the guests' initial RAM file system")
 	flag.Parse()
 	ok, err := run(*pattern, *list)

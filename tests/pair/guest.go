@@ -4,6 +4,7 @@ package pair
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ const settle = 5 * time.Minute
 // Spec is a guest's configuration.
 type Spec struct {
 	Name      string
+	Kernel    string // its file in dom0; Debian's unless given
 	MemoryMiB int    // 96 unless given
 	VCPUs     int    // 1 unless given
 	Disk      string // "" for none
@@ -42,7 +44,7 @@ name = "%s"
 memory = %d
 vcpus = %d
 max_grant_version = 1
-kernel = "/opt/kemari/guest/vmlinux"
+kernel = "%s"
 ramdisk = "/opt/kemari/guest/demo.img"
 extra = "console=hvc0 quiet %s"
 on_crash = "preserve"
@@ -50,7 +52,8 @@ on_crash = "preserve"
 
 // config is the xl configuration; protected asks for protection.
 func (s Spec) config(protected bool) string {
-	c := fmt.Sprintf(guestConf, s.Name, max(s.MemoryMiB, 96*b2i(s.MemoryMiB == 0)), max(s.VCPUs, 1), s.Extra)
+	c := fmt.Sprintf(guestConf, s.Name, cmp.Or(s.MemoryMiB, 96), cmp.Or(s.VCPUs, 1),
+		cmp.Or(s.Kernel, "/opt/kemari/guest/vmlinux"), s.Extra)
 	if !s.EmulatedTSC {
 		c += "tsc_mode = \"native\"\n"
 	}
@@ -67,13 +70,6 @@ func (s Spec) config(protected bool) string {
 		}
 	}
 	return c
-}
-
-func b2i(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // Line is what a guest printed.

@@ -14,13 +14,27 @@ import (
 	"github.com/kemari-ft/kemari/tools/lab/image"
 )
 
-// BuildGuest builds the demonstration guest's initramfs.
-func BuildGuest(ctx context.Context, out string, log func(string)) error {
+// SmallKernel builds the kernel of guests whose kernel is not the subject, and names
+// its file.
+func SmallKernel(ctx context.Context, log func(string)) (string, error) {
+	builder, err := newBuilder(log)
+	if err != nil {
+		return "", err
+	}
+	return builder.SmallKernel(ctx)
+}
+
+func newBuilder(log func(string)) (*image.Builder, error) {
 	store, err := cache.Open()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	builder, err := image.NewBuilder(store, log)
+	return image.NewBuilder(store, log)
+}
+
+// BuildGuest builds the demonstration guest's initramfs.
+func BuildGuest(ctx context.Context, out string, log func(string)) error {
+	builder, err := newBuilder(log)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func TestExerciser(t *testing.T) {
 	ctx := t.Context()
 	_, hosts := start(ctx, t, lab.Config{
 		SMP: 2, Tools: []string{module + "tests/exerciser"},
-		Files: map[string]string{"guest/initrd.img": demoGuest(ctx, t)},
+		Files: map[string]string{"guest/initrd.img": demoGuest(ctx, t), "guest/small": smallKernel(ctx, t)},
 	}, "a", "b")
 	list, err := hosts[0].Run(ctx, "exerciser", "-list")
 	if err != nil {

@@ -21,7 +21,10 @@ import (
 // the rest.
 func startPair(ctx context.Context, t *testing.T) (*pair.Pair, []*bystander) {
 	t.Helper()
-	p, err := pair.Start(ctx, pair.Config{Log: func(s string) { t.Log(s) }})
+	p, err := pair.Start(ctx, pair.Config{
+		Log: func(s string) { t.Log(s) },
+		Lab: lab.Config{Files: map[string]string{"guest/small": smallKernel(ctx, t)}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +61,7 @@ func newBystander(ctx context.Context, p *pair.Pair, h *lab.Host) (*bystander, e
 	b := &bystander{p: p, h: h}
 	var err error
 	// It lives, and leaves the processor to others.
-	calm := pair.Spec{Name: "bystander", Extra: "guest.tick_ms=4000"}
+	calm := pair.Spec{Name: "bystander", Kernel: small, MemoryMiB: smallMiB, Extra: "guest.tick_ms=4000"}
 	if b.guest, err = p.Create(ctx, h, calm, false); err != nil {
 		return nil, err
 	}

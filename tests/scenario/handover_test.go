@@ -53,7 +53,7 @@ func handOver(t *testing.T, p *pair.Pair, others []*bystander) {
 func toAndFro(ctx context.Context, t *testing.T, p *pair.Pair) *pair.Guest {
 	t.Helper()
 	mark := len(p.Lab.LUN("lun0").Log())
-	g, err := p.Create(ctx, p.A(), pair.Spec{Name: "ft", Disk: "/dev/lun/lun0", Extra: "guest.tick_ms=500"}, true)
+	g, err := p.Create(ctx, p.A(), pair.Spec{Name: "ft", Kernel: small, MemoryMiB: smallMiB, Disk: "/dev/lun/lun0", Extra: "guest.tick_ms=500"}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func destroyProtected(ctx context.Context, t *testing.T, p *pair.Pair, on *lab.H
 // saved.
 func rebootProtected(ctx context.Context, t *testing.T, p *pair.Pair, h *lab.Host) {
 	t.Helper()
-	g, err := p.Create(ctx, h, pair.Spec{Name: "again", Extra: "guest.tick_ms=500"}, true)
+	g, err := p.Create(ctx, h, pair.Spec{Name: "again", Kernel: small, MemoryMiB: smallMiB, Extra: "guest.tick_ms=500"}, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,6 +50,23 @@ func demoGuest(ctx context.Context, t *testing.T) string {
 	return img
 }
 
+// small is where hosts have the kernel of guests whose kernel is not the subject:
+// see image.Builder.SmallKernel.
+const small = "/opt/kemari/guest/small"
+
+// smallMiB is enough memory for it and the demonstration guest's program. All of a
+// new guest's memory has to be copied: a debug build of Xen fills it with a pattern.
+const smallMiB = 48
+
+func smallKernel(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	file, err := pair.SmallKernel(ctx, func(s string) { t.Log(s) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // writeFile writes a file for dom0.
 func writeFile(t *testing.T, name, content string) string {
 	t.Helper()

@@ -19,10 +19,10 @@ import (
 
 const restoreCfg = `name = "restoreone"
 type = "pvh"
-memory = 96
+memory = %d
 vcpus = %d
 max_grant_version = 1
-kernel = "/opt/kemari/guest/vmlinux"
+kernel = "/opt/kemari/guest/%s"
 ramdisk = "/opt/kemari/guest/demo.img"
 extra = "console=hvc0 quiet guest.tick_ms=1000"
 on_crash = "preserve"
@@ -32,16 +32,19 @@ tsc_mode = "%s"
 // TestRestoreOne is the proof of the principle: guests with one and two vCPUs,
 // on a debug build of Xen, are synchronised once, destroyed and go on in a
 // domain of the same domid, ROUNDS times in all; a tenth of the rounds catches
-// a guest while it boots. The guest with one vCPU has a TSC that Xen emulates,
-// the other one has the host's. At the end one is saved on each host and goes on on
+// a guest while it boots. The guest with one vCPU has Debian's kernel and a TSC that
+// Xen emulates, the other one the small kernel and the host's TSC. At the end one is saved on each host and goes on on
 // the other, whose uptime is higher in one case and lower in the other.
 func TestRestoreOne(t *testing.T) {
 	rounds := number(t, "ROUNDS", 200)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	files := map[string]string{"guest/demo.img": demoGuest(ctx, t)}
-	for i, tsc := range []string{"always_emulate", "native"} {
-		files[fmt.Sprintf("guest/vcpus%d.cfg", i+1)] = writeFile(t, "cfg", fmt.Sprintf(restoreCfg, i+1, tsc))
+	files := map[string]string{"guest/demo.img": demoGuest(ctx, t), "guest/small": smallKernel(ctx, t)}
+	for i, g := range []struct {
+		kernel, tsc string
+		mib         int
+	}{{"vmlinux", "always_emulate", 96}, {"small", "native", smallMiB}} {
+		files[fmt.Sprintf("guest/vcpus%d.cfg", i+1)] = writeFile(t, "cfg", fmt.Sprintf(restoreCfg, g.mib, i+1, g.kernel, g.tsc))
 	}
 	l, hosts := start(ctx, t, lab.Config{Tools: []string{module + "tests/restoreone"}, Files: files}, "a")
 	var wg sync.WaitGroup

@@ -44,9 +44,9 @@ func cacheCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:       "cache ARTEFACT",
 		Short:     "Make an artefact if it is missing, and print its path",
-		Long:      "Artefacts: xen-source, xen-debug, xen-release, dom0, guest-kernel",
+		Long:      "Artefacts: xen-source, xen-debug, xen-release, dom0, guest-kernel, guest-kernel-small",
 		Args:      cobra.ExactArgs(1),
-		ValidArgs: []string{"xen-source", "xen-debug", "xen-release", "dom0", "guest-kernel"},
+		ValidArgs: []string{"xen-source", "xen-debug", "xen-release", "dom0", "guest-kernel", "guest-kernel-small"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, err := cache.Open()
 			if err != nil {
@@ -72,6 +72,8 @@ func cacheCmd() *cobra.Command {
 				var k image.GuestKernel
 				k, err = b.GuestKernel(cmd.Context())
 				path = k.Image + "\n" + filepath.Join(k.Root, "usr/lib/modules", k.Release)
+			case "guest-kernel-small":
+				path, err = b.SmallKernel(cmd.Context())
 			default:
 				err = fmt.Errorf("no artefact %q", args[0])
 			}

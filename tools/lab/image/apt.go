@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -21,10 +22,11 @@ const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 // Packages that the machine outside needs, by what they are for. They are
 // installed by name through apt when they are missing.
 var (
-	hostDisk  = []string{"e2fsprogs"}
-	hostRoot  = []string{"mmdebstrap", "debian-archive-keyring", "e2fsprogs", "kmod", "xz-utils", "zstd"}
-	hostXen   = []string{"gcc", "make", "flex", "bison", "bc", "python3", "xz-utils", "patch"}
-	hostTools = []string{"libyajl-dev", "uuid-dev", "libncurses-dev", "libnl-3-dev", "libnl-route-3-dev",
+	hostDisk   = []string{"e2fsprogs"}
+	hostRoot   = []string{"mmdebstrap", "debian-archive-keyring", "e2fsprogs", "kmod", "xz-utils", "zstd"}
+	hostXen    = []string{"gcc", "make", "flex", "bison", "bc", "python3", "xz-utils", "patch"}
+	hostKernel = []string{"libelf-dev", "binutils"}
+	hostTools  = []string{"libyajl-dev", "uuid-dev", "libncurses-dev", "libnl-3-dev", "libnl-route-3-dev",
 		"zlib1g-dev", "libssl-dev", "libbz2-dev", "liblzma-dev", "libzstd-dev", "python3-dev",
 		"acpica-tools", "pkg-config", "g++", "gettext"}
 )
@@ -145,3 +147,19 @@ func newApt(ctx context.Context, dir, types string) (*apt, error) {
 func (a *apt) get(ctx context.Context, args ...string) ([]byte, error) {
 	return run(ctx, a.dir, "apt-get", append(slices.Clone(a.opts), args...)...)
 }
+
+// dependency is the package that another one, which itself has no version in its
+// name, is there for: linux-image-6.12.57+deb13-cloud-amd64 of linux-image-cloud-amd64.
+func (a *apt) dependency(ctx context.Context, of string) (string, error) {
+	shown, err := run(ctx, a.dir, "apt-cache", append(slices.Clone(a.opts), "show", "--no-all-versions", of)...)
+	if err != nil {
+		return "", err
+	}
+	m := dependsLine.FindSubmatch(shown)
+	if m == nil {
+		return "", fmt.Errorf("package %s names no Linux package it depends on", of)
+	}
+	return string(m[1]), nil
+}
+
+var dependsLine = regexp.MustCompile(`(?m)^Depends: .*?\b(linux-(?:image|source)-[^ ,]+)`)

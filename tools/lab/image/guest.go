@@ -5,10 +5,8 @@ package image
 import (
 	"context"
 	_ "embed"
-	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 
 	"github.com/kemari-ft/kemari/tools/lab/cache"
 )
@@ -43,8 +41,6 @@ func (b *Builder) GuestKernel(ctx context.Context) (GuestKernel, error) {
 	return GuestKernel{Image: filepath.Join(dir, "boot/vmlinux-"+release), Release: release, Root: dir}, nil
 }
 
-var kernelDepends = regexp.MustCompile(`(?m)^Depends: .*\b(linux-image-[^ ,]+)`)
-
 func (b *Builder) fetchGuestKernel(ctx context.Context, out string) error {
 	if err := b.require(ctx, hostRoot); err != nil {
 		return err
@@ -59,15 +55,11 @@ func (b *Builder) fetchGuestKernel(ctx context.Context, out string) error {
 	if err != nil {
 		return err
 	}
-	shown, err := run(ctx, tmp, "apt-cache", append(a.opts, "show", "--no-all-versions", guestPackage)...)
+	kernel, err := a.dependency(ctx, guestPackage)
 	if err != nil {
 		return err
 	}
-	m := kernelDepends.FindSubmatch(shown)
-	if m == nil {
-		return fmt.Errorf("package %s names no kernel it depends on", guestPackage)
-	}
-	if _, err := a.get(ctx, "download", string(m[1]), "busybox-static"); err != nil {
+	if _, err := a.get(ctx, "download", kernel, "busybox-static"); err != nil {
 		return err
 	}
 	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
