@@ -18,8 +18,8 @@ part() {
 # Two hosts wait for each other, and for their guests. What waits for nothing takes
 # the time that they leave, and what needs no hosts the rest.
 single() {
-    part exerciser   nice -n 5 make -s exerciser
-    part restore-one nice -n 5 make -s restore-one ROUNDS="${ROUNDS:-4}"
+    part exerciser   nice -n 3 make -s exerciser
+    part restore-one nice -n 3 make -s restore-one ROUNDS="${ROUNDS:-4}"
 }
 quick() {
     part unit         nice -n 19 make -s unit

@@ -40,9 +40,14 @@ func (t *try) writer() writer {
 	return writer{t, g, shared}
 }
 
-// sync returns what the guest has written within 50 ms, in ascending order.
+// runs is for how long a guest runs between two syncs: its timer ticks several times.
+const runs = 10 * time.Millisecond
+
+// sync returns what the guest has written while it ran a little, in ascending order.
+// For how long it has to be waited for that depends on who else wants the processors.
 func (w writer) sync() []abi.GFN {
-	time.Sleep(50 * time.Millisecond)
+	before := w.t.cpuTime(w.g)
+	w.t.eventually("a running guest", waitLong, func() bool { return w.t.cpuTime(w.g) >= before+runs })
 	r := w.t.sync(w.g)
 	equal(w.t, "flags", r.Flags, 0)
 	var gfns []abi.GFN
@@ -55,7 +60,7 @@ func (w writer) sync() []abi.GFN {
 	return slices.Compact(gfns)
 }
 
-// often is what it writes in each of several such times.
+// often is what it writes between two syncs each time.
 func (w writer) often() []abi.GFN {
 	gfns := w.sync()
 	for range 5 {
@@ -296,15 +301,15 @@ var dirtyCases = []testCase{
 		if len(beside) == 0 {
 			t.fail("pages beside those that a running guest writes always: got none that it does not write, want some")
 		}
+		const lists = 8
 		listed := func() (n int) {
 			w.sync() // of before they were named
-			var list []abi.GFN
-			for range 4 {
-				list = append(list, w.sync()...)
-			}
-			for _, gfn := range beside {
-				if slices.Contains(list, gfn) {
-					n++
+			for range lists {
+				list := w.sync()
+				for _, gfn := range beside {
+					if slices.Contains(list, gfn) {
+						n++
+					}
 				}
 			}
 			return n
@@ -314,9 +319,10 @@ var dirtyCases = []testCase{
 		warm := listed()
 		t.must(w.g.c.Warm(nil))
 		after := listed()
-		// Some lie beside what only Xen writes, which does not fault.
-		if warm < len(beside)*3/4 || before > warm/4 || after > warm/4 {
-			t.fail("of %d pages beside those that are written: got %d on the list before they were warm, %d when they were, and %d afterwards; want most of them when they are, few otherwise", len(beside), before, warm, after)
+		// Some lie beside what only Xen writes, which does not fault. Some are written now
+		// and then, and were not when it was seen what is.
+		if warm < len(beside)*lists/2 || before > warm/3 || after > warm/3 {
+			t.fail("of %d pages beside those that are written, on %d lists each: got %d before they were warm, %d when they were, and %d afterwards; want most of them when they are, few otherwise", len(beside), lists, before, warm, after)
 		}
 	}},
 	{"grant-copy-dirties-no-warm-page", func(t *try) {
