@@ -321,7 +321,7 @@ var dirtyCases = []testCase{
 		after := listed()
 		// Some lie beside what only Xen writes, which does not fault. Some are written now
 		// and then, and were not when it was seen what is.
-		if warm < len(beside)*lists/2 || before > warm/3 || after > warm/3 {
+		if warm < len(beside)*lists*3/4 || before > warm/4 || after > warm/4 {
 			t.fail("of %d pages beside those that are written, on %d lists each: got %d before they were warm, %d when they were, and %d afterwards; want most of them when they are, few otherwise", len(beside), lists, before, warm, after)
 		}
 	}},

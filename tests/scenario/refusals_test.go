@@ -21,7 +21,7 @@ const refusedConf = `type = "pvh"
 name = "%s"
 memory = 96
 max_grant_version = 1
-kernel = "/opt/kemari/guest/small"
+kernel = "` + small + `"
 ramdisk = "/opt/kemari/guest/demo.img"
 extra = "console=hvc0 quiet"
 %s

@@ -33,8 +33,9 @@ tsc_mode = "%s"
 // on a debug build of Xen, are synchronised once, destroyed and go on in a
 // domain of the same domid, ROUNDS times in all; a tenth of the rounds catches
 // a guest while it boots. The guest with one vCPU has Debian's kernel and a TSC that
-// Xen emulates, the other one the small kernel and the host's TSC. At the end one is saved on each host and goes on on
-// the other, whose uptime is higher in one case and lower in the other.
+// Xen emulates, the other one the small kernel and the host's TSC. At the end one is
+// saved on each host and goes on on the other, whose uptime is higher in one case and
+// lower in the other.
 func TestRestoreOne(t *testing.T) {
 	rounds := number(t, "ROUNDS", 200)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -25,11 +25,10 @@ import (
 
 // soak is one test's state.
 type soak struct {
-	p      *pair.Pair
-	rnd    *rand.Rand
-	debian bool       // guests boot Debian's kernel
-	last   bool       // there is no round after this one
-	on     chan error // tells that host a was powered on again for the next one
+	p    *pair.Pair
+	rnd  *rand.Rand
+	last bool       // there is no round after this one
+	on   chan error // tells that host a was powered on again for the next one
 }
 
 // instant is when the power goes.
@@ -90,10 +89,10 @@ func powerCuts(t *testing.T, p *pair.Pair, others []*bystander) {
 	for i := range rounds {
 		at := kinds[i%len(kinds)]
 		s.last = i == rounds-1
-		s.debian = at.debian || i/len(kinds)%2 == 1
+		at.debian = at.debian || i/len(kinds)%2 == 1
 		ok := t.Run(fmt.Sprintf("%d %s", i+1, at.name), func(t *testing.T) {
 			if at.prepare == nil {
-				s.firstCopy(ctx, t)
+				s.firstCopy(ctx, t, at)
 			} else {
 				s.round(ctx, t, at)
 			}
@@ -122,7 +121,7 @@ func chosen(words string) []instant {
 
 func (s *soak) spec(i instant) pair.Spec {
 	spec := pair.Spec{Name: fmt.Sprintf("ft%d", s.rnd.Intn(1e6)), VCPUs: 1 + s.rnd.Intn(2), EmulatedTSC: i.emulatedTSC, Extra: "guest.tick_ms=500"}
-	if !s.debian {
+	if !i.debian {
 		spec.Kernel, spec.MemoryMiB = small, smallMiB
 	}
 	if i.disk {
@@ -330,13 +329,13 @@ func acknowledged(ctx context.Context, t *testing.T, s *soak, g *pair.Guest) fun
 
 // firstCopy cuts the power while the guest is being copied for the first time:
 // there is nothing yet that could go on, and that has to be said.
-func (s *soak) firstCopy(ctx context.Context, t *testing.T) {
+func (s *soak) firstCopy(ctx context.Context, t *testing.T, at instant) {
 	p := s.p
 	// What is to be protected later needs a domid that is free on both hosts.
 	if _, err := p.A().Shell(ctx, `echo 'domid_policy="random"' >>/etc/xen/xl.conf`); err != nil {
 		t.Fatal(err)
 	}
-	spec := s.spec(instant{})
+	spec := s.spec(at)
 	spec.MemoryMiB = 96 // which takes a while
 	g, err := p.Create(ctx, p.A(), spec, false)
 	if err != nil {

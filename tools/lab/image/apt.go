@@ -24,7 +24,7 @@ const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 var (
 	hostDisk   = []string{"e2fsprogs"}
 	hostRoot   = []string{"mmdebstrap", "debian-archive-keyring", "e2fsprogs", "kmod", "xz-utils", "zstd"}
-	hostXen    = []string{"gcc", "make", "flex", "bison", "bc", "python3", "xz-utils", "patch"}
+	hostXen    = []string{"gcc", "libc6-dev", "make", "flex", "bison", "bc", "python3", "xz-utils", "patch"}
 	hostKernel = []string{"libelf-dev", "binutils"}
 	hostTools  = []string{"libyajl-dev", "uuid-dev", "libncurses-dev", "libnl-3-dev", "libnl-route-3-dev",
 		"zlib1g-dev", "libssl-dev", "libbz2-dev", "liblzma-dev", "libzstd-dev", "python3-dev",
