@@ -54,7 +54,9 @@ func (d *device) run(ctx context.Context) {
 				front = nil // Run ends too
 			}
 		}
-		if gone := d.settle(); gone {
+		gone, err := d.settle()
+		d.server.report(d.id, err)
+		if gone {
 			return
 		}
 	}
@@ -78,32 +80,51 @@ func (s *Server) report(id ID, err error) {
 
 // settle acts until there is nothing to do, and says whether the device is no
 // more.
-func (d *device) settle() (gone bool) {
+func (d *device) settle() (gone bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.settleLocked()
+}
+
+// again is settle for a device whose rings could not be taken up, as if that had not
+// been tried.
+func (d *device) again() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v, err := d.look()
+	if err != nil {
+		return err
+	}
+	if v.backend == abi.XenbusConnected {
+		d.refused = false
+	}
+	_, err = d.settleLocked()
+	return err
+}
+
+// settleLocked is settle with d.mu held.
+func (d *device) settleLocked() (gone bool, err error) {
 	// Each action changes the state it was decided on; the bound is for a
 	// store that does not keep what it is told.
 	for range 8 {
 		v, err := d.look()
 		if err != nil {
-			d.server.report(d.id, err)
-			return false
+			return false, err
 		}
 		a := decide(v)
 		if a == nothing {
-			return false
+			return false, nil
 		}
 		err = d.act(a)
-		d.server.report(d.id, err)
 		if a == forget {
 			d.server.remove(d)
-			return true
+			return true, err
 		}
 		if err != nil {
-			return false
+			return false, err
 		}
 	}
-	return false
+	return false, nil
 }
 
 func (d *device) look() (v view, err error) {

@@ -3,6 +3,7 @@
 package xenbus
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -114,10 +115,10 @@ func (m *memStore) Watch(path string) (<-chan string, func(), error) {
 
 // fakeDevice logs what it is asked to do.
 type fakeDevice struct {
-	mu   sync.Mutex
-	log  *strings.Builder
-	err  error
-	done chan string // if not nil, gets each call's name
+	mu     sync.Mutex
+	log    *strings.Builder
+	broken *string     // the error of all calls; nil or empty: none
+	done   chan string // if not nil, gets each call's name
 }
 
 func (f *fakeDevice) note(format string, a ...any) error {
@@ -129,7 +130,10 @@ func (f *fakeDevice) note(format string, a ...any) error {
 		name, _, _ := strings.Cut(s, " ")
 		f.done <- name
 	}
-	return f.err
+	if f.broken != nil && *f.broken != "" {
+		return errors.New(*f.broken)
+	}
+	return nil
 }
 
 func (f *fakeDevice) Info() blkif.Info { return blkif.Info{Sectors: 8192, SectorSize: 512} }

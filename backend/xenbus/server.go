@@ -108,6 +108,11 @@ func (s *Server) Run(ctx context.Context) error {
 
 // poke makes the device look at xenstore.
 func (s *Server) poke(id ID) {
+	s.known(id).poke()
+}
+
+// known returns a device, which is a new one if none was known of that name.
+func (s *Server) known(id ID) *device {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.devices[id]
@@ -115,7 +120,16 @@ func (s *Server) poke(id ID) {
 		d = s.add(id)
 		s.start(d)
 	}
-	d.poke()
+	return d
+}
+
+// Recover takes up the rings of a device that a process before this one served, if
+// that is still to be done, and says why it cannot be. It may be tried again.
+func (s *Server) Recover(id ID) error {
+	if err := s.known(id).again(); err != nil {
+		return fmt.Errorf("%s: %w", id, err)
+	}
+	return nil
 }
 
 // pokeAll pokes every device known or to be found.

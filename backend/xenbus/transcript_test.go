@@ -51,11 +51,7 @@ func (st *stage) restart() {
 }
 
 func (st *stage) device() *fakeDevice {
-	d := &fakeDevice{log: &st.log}
-	if st.broken != "" {
-		d.err = errors.New(st.broken)
-	}
-	return d
+	return &fakeDevice{log: &st.log, broken: &st.broken}
 }
 
 // settle lets all devices look at the store, as after any event.
@@ -65,7 +61,8 @@ func (st *stage) settle() {
 	}
 	less := func(a, b ID) int { return int(a.Dom)<<20 + int(a.Handle) - int(b.Dom)<<20 - int(b.Handle) }
 	for _, id := range slices.SortedFunc(maps.Keys(st.devices), less) {
-		st.devices[id].settle()
+		_, err := st.devices[id].settle()
+		st.report(id, err)
 	}
 }
 
@@ -85,6 +82,7 @@ func pairs(input string) (p []pair) {
 //	refuse, broken set (or, empty, take back) an error of opening or connecting
 //	die            the domain dies
 //	restart        a new daemon
+//	recover        a session wants the disk to be served again
 //	attach         take the guest over with the key=value lines
 //	fail           the device breaks
 //	store          print the back end's nodes
@@ -114,6 +112,10 @@ func (st *stage) do(d *datadriven.TestData) string {
 		st.dead[id.Dom] = true
 	case "restart":
 		st.restart()
+	case "recover":
+		if err := st.Recover(id); err != nil {
+			fmt.Fprintf(&st.log, "error: %v\n", err)
+		}
 	case "attach":
 		keys := map[string]string{}
 		for _, p := range pairs(d.Input) {

@@ -114,43 +114,66 @@ func statusForPrograms(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.
 }
 
 // brokenOff kills the daemon of a protected guest, and takes what it needs to take up
-// the guest's disk again: the guest's output stays held, kemarid says why and serves on,
-// and the guest can be destroyed.
+// the guest's disk again: the guest's output stays held, and kemarid says why and serves
+// on. Once it has been given back, so does the guest. If it is lost for good, the guest
+// can be destroyed.
 func brokenOff(ctx context.Context, t *testing.T, p *pair.Pair, g *pair.Guest) {
 	t.Helper()
 	a := p.A()
 	if out, err := a.Run(ctx, "kemari", "protect", g.Name); err != nil {
 		t.Fatalf("%v\n%s\nkemarid on host a:\n%s", err, out, pair.DaemonOutput(a))
 	}
+	if err := g.Obey(ctx, a, "load disk"); err != nil {
+		t.Fatal(err)
+	}
 	dom, err := g.DomID(ctx, a)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Shell(ctx, "kill -KILL $(pidof kemarid); rm /run/kemari/journal/"+dom+"-*"); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.StartDaemon(ctx, a); err != nil {
-		t.Fatal(err)
-	}
-	// More than once: what was left by one try must not be in the way of the next.
-	var st control.Guest
-	for tries := range 2 {
-		again := fmt.Sprintf("for i in $(seq 120); do [ $(grep -c 'session broke off.* guest=%s ' %s) -gt %d ] && exit; sleep 1; done; exit 1", g.Name, pair.DaemonLog, tries)
-		if _, err := a.Shell(ctx, again); err != nil {
-			t.Fatalf("the session does not break off for the %d. time: %v\n%s", tries+1, err, pair.DaemonOutput(a))
-		}
-		if st, err = p.State(ctx, a, g.Name); err != nil {
+	journal := "/run/kemari/journal/" + dom + "-*"
+	breakOff := func(how, refused string) control.Guest {
+		t.Helper()
+		if _, err := a.Shell(ctx, "kill -KILL $(pidof kemarid); "+how); err != nil {
 			t.Fatal(err)
 		}
-		if st.State != string(lease.Protecting) || !strings.Contains(st.Text, "broke off") {
+		if err := p.StartDaemon(ctx, a); err != nil {
+			t.Fatal(err)
+		}
+		st, err := p.WaitState(ctx, a, g.Name, "broken off", func(s control.Guest) bool {
+			return strings.Contains(s.Text, "broke off") && strings.Contains(s.Text, "journal")
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.State != string(lease.Protecting) {
 			t.Errorf("of a guest whose session broke off host a says %+v", st)
 		}
-		// The latter is remembered, and comes to nothing as long as there is no session.
-		cmd := []string{"protect", "unprotect"}[tries]
-		if out, err := a.Run(ctx, "kemari", cmd, g.Name); err == nil {
-			t.Errorf("kemari %s of a guest whose session broke off succeeds: %s", cmd, out)
+		if out, err := a.Run(ctx, "kemari", refused, g.Name); err == nil {
+			t.Errorf("kemari %s of a guest whose session broke off succeeds: %s", refused, out)
 		}
+		return st
 	}
+
+	breakOff("mkdir -p /var/away; mv "+journal+" /var/away", "protect")
+	// What one try has left must not be in the way of the next, and the log not be filled.
+	said := fmt.Sprintf("sleep 3; grep -c 'session broke off.* guest=%s ' %s", g.Name, pair.DaemonLog)
+	if out, err := a.Shell(ctx, said); strings.TrimSpace(out) != "1" {
+		t.Errorf("a reason that lasts is told %s times: %v\n%s", strings.TrimSpace(out), err, pair.DaemonOutput(a))
+	}
+	if _, err := a.Shell(ctx, "mv /var/away/* /run/kemari/journal"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.WaitState(ctx, a, g.Name, "taken up again", func(s control.Guest) bool {
+		return s.Syncs > 0 && !strings.Contains(s.Text, "broke off")
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := g.Verify(ctx, a); err != nil {
+		t.Errorf("once its journal is there again: %v, %+v", err, v)
+	}
+
+	// The latter is remembered, and comes to nothing as long as there is no session.
+	st := breakOff("rm "+journal, "unprotect")
 	destroyProtected(ctx, t, p, a, g)
 	for _, h := range []*lab.Host{a, p.B()} {
 		// Which of the two comes first, the end of the protection that was asked for or

@@ -89,10 +89,17 @@ const retryTime = time.Second
 // stands for the guest until then: it is no guest without protection meanwhile.
 func (d *Daemon) follow(guest uuid.UUID, dom abi.DomID, g *guarded) {
 	<-g.session.Done()
-	err := g.session.Err()
+	err, said := g.session.Err(), g.before
+	if g.session.Status(false).Syncs > 0 {
+		said = nil
+	}
 	for err != nil && !errors.Is(err, host.ErrPersist) && !errors.Is(err, errStopping) {
-		d.host.Log.Error("a session broke off; the guest's output is held until it is taken up again",
-			"guest", g.policy.Name, "domid", uint16(dom), "error", err)
+		// A reason that lasts is told once: it is tried again every second.
+		if said == nil || err.Error() != said.Error() {
+			d.host.Log.Error("a session broke off; the guest's output is held until it is taken up again",
+				"guest", g.policy.Name, "domid", uint16(dom), "error", err)
+		}
+		said = err
 		// Also if the domain is gone: the other host has to be told.
 		time.Sleep(retryTime)
 		if _, err = d.start(guest, dom, g.policy, true, g); err == nil {

@@ -3,12 +3,9 @@
 package disks
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/kemari-ft/kemari/backend/blkif"
 	"github.com/kemari-ft/kemari/backend/gate"
@@ -269,44 +266,18 @@ func (g *Guest) Close() error {
 	return errors.Join(errs...)
 }
 
-// recoverTime bounds how long the disks of a guest are waited for after a
-// restart of the daemon.
-const recoverTime = 10 * time.Second
-
-// Recovered waits until all disks that a daemon before this one served are
-// served again.
-func (g *Guest) Recovered(ctx context.Context) error {
-	deadline := time.Now().Add(recoverTime)
-	for {
-		missing, err := g.missing()
-		if err != nil || missing == 0 {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%d disks of %s are not served again; see above for the reason", missing, g.dom)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
-// missing counts the back ends that xenstore calls connected and are not.
-func (g *Guest) missing() (int, error) {
+// Recover takes up the disks that a daemon before this one served, and says why one
+// of them cannot be. It may be tried again.
+func (g *Guest) Recover() error {
 	ends, err := g.server.backEnds(g.dom)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	n := 0
+	var errs []error
 	for _, e := range ends {
-		linked := slices.ContainsFunc(g.devs, func(d *device) bool { return d.linked && d.id == e.ID })
-		if e.state == abi.XenbusConnected && !linked {
-			n++
+		if e.state == abi.XenbusConnected {
+			errs = append(errs, g.server.bus.Recover(e.ID))
 		}
 	}
-	return n, nil
+	return errors.Join(errs...)
 }

@@ -3,8 +3,6 @@
 package primary
 
 import (
-	"context"
-
 	"github.com/kemari-ft/kemari/toolstack/stream"
 	"github.com/kemari-ft/kemari/xen/abi"
 )
@@ -29,9 +27,9 @@ type Disks interface {
 	Capture() ([]stream.Ring, []abi.GrantRef)
 	// Commit lets pass what the last Capture saw.
 	Commit() error
-	// Recovered waits until the disks that a daemon before this one served
-	// are served again.
-	Recovered(ctx context.Context) error
+	// Recover takes up the disks that a daemon before this one served. It may be
+	// tried again.
+	Recover() error
 	// Close returns when no request is in work any more, and none will be.
 	Close() error
 }
@@ -48,5 +46,5 @@ func (noDisks) HasOutput() bool                          { return true }
 func (noDisks) Rearm()                                   {}
 func (noDisks) Capture() ([]stream.Ring, []abi.GrantRef) { return nil, nil }
 func (noDisks) Commit() error                            { return nil }
-func (noDisks) Recovered(context.Context) error          { return nil }
+func (noDisks) Recover() error                           { return nil }
 func (noDisks) Close() error                             { return nil }

@@ -162,7 +162,7 @@ func (s *Session) adopt() error {
 		// The disks of a guest that was handed over are the other host's: what this
 		// one has not answered is done again there.
 		if s.machine.Record().Phase != lease.HandedOver {
-			if err := s.cfg.Disks.Recovered(s.ctx); err != nil {
+			if err := s.cfg.Disks.Recover(); err != nil {
 				return err
 			}
 		}
