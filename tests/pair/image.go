@@ -24,6 +24,15 @@ func SmallKernel(ctx context.Context, log func(string)) (string, error) {
 	return builder.SmallKernel(ctx)
 }
 
+// XenSource is the directory of Xen's sources with the series applied.
+func XenSource(ctx context.Context, log func(string)) (string, error) {
+	builder, err := newBuilder(log)
+	if err != nil {
+		return "", err
+	}
+	return builder.XenSource(ctx)
+}
+
 func newBuilder(log func(string)) (*image.Builder, error) {
 	store, err := cache.Open()
 	if err != nil {

@@ -35,6 +35,7 @@ func handOver(t *testing.T, p *pair.Pair, others []*bystander) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	t.Run("packages", func(t *testing.T) { xenPackages(ctx, t, others[1]) })
+	t.Run("xencommons", func(t *testing.T) { xencommons(ctx, t, p, p.B()) })
 	t.Run("refusals", func(t *testing.T) { refusals(ctx, t, p) })
 	t.Run("unpatched xl", func(t *testing.T) { unpatchedXL(ctx, t, p) })
 	t.Run("reboot", func(t *testing.T) { rebootProtected(ctx, t, p, p.B()) })

@@ -3,11 +3,13 @@
 package primary
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,6 +19,7 @@ import (
 	"github.com/kemari-ft/kemari/toolstack/link"
 	"github.com/kemari-ft/kemari/toolstack/replica"
 	"github.com/kemari-ft/kemari/toolstack/stream"
+	"github.com/kemari-ft/kemari/toolstack/transport"
 	"github.com/kemari-ft/kemari/toolstack/xsreplica"
 )
 
@@ -109,4 +112,46 @@ func TestSentInVain(t *testing.T) {
 	if msg := <-told; msg != (stream.Discard{Generation: 1}) {
 		t.Errorf("the secondary was told %#v", msg)
 	}
+}
+
+// listener is a peer that takes every call.
+type listener struct{ transport.Transport }
+
+func (listener) Dial(context.Context) (net.Conn, error) {
+	near, _ := net.Pipe()
+	return near, nil
+}
+
+// TestPauseBeforeCallingAgain: a peer that takes calls and acknowledges nothing is not
+// called over and over; one that was of use is called back at once.
+func TestPauseBeforeCallingAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Config{Host: &host.Host{Log: hclog.NewNullLogger()}, Dom: 7, Guest: uuid.New(), Peer: listener{}})
+		defer s.measure.counters.close()
+		defer s.cancel()
+		var err error
+		if s.pulse, err = link.NewPulse(lease.DefaultTiming, nil, func(lease.Verdict) {}); err != nil {
+			t.Fatal(err)
+		}
+		defer s.pulse.Stop()
+		call := func(what string, want time.Duration) {
+			t.Helper()
+			began := time.Now()
+			s.connect()
+			ev := (<-s.events).(dialed)
+			s.dialing, s.connID = false, s.connID+1
+			ev.conn.Close()
+			if got := time.Since(began); got != want {
+				t.Errorf("%s call takes %v, want %v", what, got, want)
+			}
+		}
+		call("the first", 0)
+		call("after a call in vain, the second", redialTime)
+		call("after two calls in vain, the third", redialTime)
+		if err := s.received(stream.Ack{Generation: 1, Epoch: 1}); err != nil {
+			t.Fatal(err)
+		}
+		call("after an acknowledgement, the next", 0)
+		call("after a call in vain, the last", redialTime)
+	})
 }
