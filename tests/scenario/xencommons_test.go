@@ -31,9 +31,6 @@ func xencommons(ctx context.Context, t *testing.T, p *pair.Pair, h *lab.Host) {
 	}
 	script := strings.NewReplacer("@LINUX_BACKEND_MODULES@", "", "@XEN_SCRIPT_DIR@", "/run/xc", "@qemu_xen_path@", "/run/xc/qemu",
 		"@XEN_RUN_DIR@", "/run/xc", "@CONFIG_DIR@/@CONFIG_LEAF_DIR@", "/run/xc/default").Replace(string(in))
-	if err := h.PushFrom(ctx, strings.NewReader(script), "/run/xc/init", 0o755); err != nil {
-		t.Fatal(err)
-	}
 	shell := func(script string) string {
 		t.Helper()
 		out, err := h.Shell(ctx, "exec 2>&1\n"+script)
@@ -42,8 +39,12 @@ func xencommons(ctx context.Context, t *testing.T, p *pair.Pair, h *lab.Host) {
 		}
 		return out
 	}
+	shell("mkdir -p /run/xc/default")
+	if err := h.PushFrom(ctx, strings.NewReader(script), "/run/xc/init", 0o755); err != nil {
+		t.Fatal(err)
+	}
 	ended := "for i in $(seq 30); do pidof kemarid >/dev/null || break; sleep 0.1; done; ! pidof kemarid"
-	shell(`cd /run/xc && mkdir default
+	shell(`cd /run/xc
 echo 'sbindir=/run/xc LIBEXEC_BIN=/run/xc XEN_RUN_DIR=/run/xc XEN_LOCK_DIR=/run/xc XEN_LOG_DIR=/run/xc' >hotplugpath.sh
 for f in launch-xenstore xen-init-dom0 xenconsoled qemu; do printf '#!/bin/sh\necho %s\n' $f >$f; chmod +x $f; done
 kill $(pidof kemarid); ` + ended)
