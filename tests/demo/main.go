@@ -77,7 +77,7 @@ func show(ctx context.Context, p *pair.Pair) error {
 		return err
 	}
 	step("It is protected from its first instruction on: b holds a paused copy (generation %d).", st.Generation)
-	before, err := g.Status(ctx, a)
+	before, err := p.Before(ctx, g)
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,22 @@ const (
 	handOverSlack = 3 * time.Second
 )
 
+// Before is what a protected guest of a says of itself, once b's copy of it says the
+// same: what a guest prints is seen up to an epoch before it is committed.
+func (p *Pair) Before(ctx context.Context, g *Guest) (check.Status, error) {
+	s, err := g.Status(ctx, p.A())
+	if err != nil {
+		return s, err
+	}
+	a, err := p.State(ctx, p.A(), g.Name)
+	if err != nil {
+		return s, err
+	}
+	// The one after the newest that is acknowledged may have begun before.
+	_, err = p.WaitState(ctx, p.B(), g.Name, fmt.Sprintf("at epoch %d", a.Epoch+2), func(b control.Guest) bool { return b.Epoch >= a.Epoch+2 })
+	return s, err
+}
+
 // Failover cuts the power of a and judges what becomes of the guest on b: Cut and
 // Judge.
 func (p *Pair) Failover(ctx context.Context, g *Guest, before *check.Status, mark int, meanwhile func()) (Outcome, error) {
@@ -97,8 +113,8 @@ func (p *Pair) HandOver(ctx context.Context, g *Guest, before *check.Status, mar
 	return p.Judge(ctx, g, before, mark, o)
 }
 
-// Judge judges the guest that goes on on b. before is what the guest said of itself
-// before; nil if it could not be asked since, for example, it was still booting.
+// Judge judges the guest that goes on on b. before is what Before has returned, or,
+// without a power cut, the guest's status; nil if it could not be asked since, for example, it was still booting.
 // mark is the length of the LUN's log when the guest was created.
 func (p *Pair) Judge(ctx context.Context, g *Guest, before *check.Status, mark int, o Outcome) (Outcome, error) {
 	b := p.B()

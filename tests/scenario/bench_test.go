@@ -124,7 +124,7 @@ func TestBench(t *testing.T) {
 	if err := g.Obey(ctx, p.A(), "load disk"); err != nil {
 		t.Fatal(err)
 	}
-	before, err := g.Status(ctx, p.A())
+	before, err := p.Before(ctx, g)
 	if err != nil {
 		t.Fatal(err)
 	}

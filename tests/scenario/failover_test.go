@@ -156,7 +156,7 @@ func failover(ctx context.Context, t *testing.T, p *pair.Pair, others []*bystand
 		t.Fatal(err)
 	}
 	t.Logf("protected: generation %d, epoch %d", st.Generation, st.Epoch)
-	status, err := g.Status(ctx, p.A())
+	status, err := p.Before(ctx, g)
 	if err != nil {
 		t.Fatal(err)
 	}

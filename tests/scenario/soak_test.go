@@ -159,7 +159,7 @@ func (s *soak) round(ctx context.Context, t *testing.T, at instant) {
 	}
 	t.Logf("at epoch %d guest and shell have the same %d pages (and %d that travel with the rings)", c.Epoch, c.Pages, c.Always)
 	if !at.booting {
-		st, err := g.Status(ctx, p.A())
+		st, err := p.Before(ctx, g)
 		if err != nil {
 			t.Fatal(err)
 		}
