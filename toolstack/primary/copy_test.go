@@ -56,7 +56,7 @@ func TestEveryReasonBeforeXenIsAsked(t *testing.T) {
 		home + "vif/0/backend":  "/local/domain/3/backend/vif/4242/0",
 		home + "9pfs/0/backend": "/local/domain/0/backend/9pfs/4242/0",
 	}
-	d.Ports = []abi.DomID{abi.Dom0, 3, 4}
+	d.Ports = []abi.DomID{hosttest.Unlabeled, 3, 4}
 	err := s.copyAll(1)
 	want := `domain 4242: domain configuration refused: nics: refused: network devices (vif) cannot be protected yet
 b_info: max_memkb 131072 and target_memkb 65536 differ: a ballooned guest cannot be protected; set maxmem= to memory=
@@ -80,7 +80,7 @@ func TestProtectable(t *testing.T) {
 	d.Nodes = map[string]string{
 		home + "vbd/51712/backend": back, back + "/frontend": home + "vbd/51712",
 	}
-	d.Ports = []abi.DomID{abi.Dom0, abi.Dom0}
+	d.Ports = []abi.DomID{abi.Dom0, hosttest.Unlabeled, abi.Dom0}
 	if err := s.protectable(); err != nil {
 		t.Error(err)
 	}

@@ -69,11 +69,11 @@ func (c *Client) err(op string, dom abi.DomID, errno syscall.Errno) error {
 	e := &Error{Op: op, Dom: dom, Errno: errno}
 	switch {
 	case errno == syscall.EACCES && strings.HasPrefix(op, "domctl "):
-		// do_domctl() compares the version before anything else.
-		e.Hint = fmt.Sprintf("this program speaks domctl interface %#x (Xen 4.19 and 4.20), the running Xen another one",
+		// do_domctl() compares the version before anything else; XSM answers so, too.
+		e.Hint = fmt.Sprintf("this program speaks domctl interface %#x (Xen 4.19 and 4.20): the running Xen another one, or its security policy does not allow it (xl dmesg)",
 			abi.DomctlInterfaceVersion)
 	case errno == syscall.EACCES && strings.HasPrefix(op, "sysctl "):
-		e.Hint = fmt.Sprintf("this program speaks sysctl interface %#x (Xen 4.17 to 4.20), the running Xen another one",
+		e.Hint = fmt.Sprintf("this program speaks sysctl interface %#x (Xen 4.17 to 4.20): the running Xen another one, or its security policy does not allow it (xl dmesg)",
 			abi.SysctlInterfaceVersion)
 	case errno == syscall.ESRCH:
 		e.Hint = "there is no such domain (xl list)"

@@ -89,7 +89,7 @@ func (e *Error) Hint() string {
 	case e.version():
 		return fmt.Sprintf("it does not implement Kemari interface %d; install matching versions", InterfaceVersion)
 	case e.Errno == syscall.EACCES:
-		return fmt.Sprintf("this program speaks domctl interface %#x, the running Xen another one", abi.DomctlInterfaceVersion)
+		return fmt.Sprintf("this program speaks domctl interface %#x: the running Xen another one, or its security policy does not allow it (xl dmesg)", abi.DomctlInterfaceVersion)
 	case e.Errno == syscall.ESRCH:
 		return "there is no such domain (xl list)"
 	}
