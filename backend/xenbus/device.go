@@ -98,7 +98,10 @@ func (d *device) again() error {
 	if v.backend == abi.XenbusConnected {
 		d.refused = false
 	}
-	_, err = d.settleLocked()
+	gone, err := d.settleLocked()
+	if gone {
+		d.poke() // its goroutine ends, too
+	}
 	return err
 }
 
