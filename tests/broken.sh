@@ -20,6 +20,7 @@ i2  ./backend/blkif      TestResponsesKeepTheOrderOfRequests
 i2  ./backend/blkif      TestI2RestartedProcessTrustsItsJournal
 i3  ./backend/gate       TestI3FrozenRingDoesNotChange
 i3  ./backend/blkif      TestI3FrozenDeviceLeavesGuestMemoryAlone
+i3  hvpatch/tests        test-tap
 i4  ./backend/blkif      TestI4NoUnseenWrite
 i4  ./toolstack/primary  TestI4NoUnseenWrite
 i4_known ./toolstack/primary TestI4RememberedPagesHideNothing

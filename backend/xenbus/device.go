@@ -87,7 +87,7 @@ func (d *device) settle() (gone bool, err error) {
 }
 
 // again is settle for a device whose rings could not be taken up, as if that had not
-// been tried.
+// been tried. One that is connected and still not served then is an error.
 func (d *device) again() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -102,7 +102,16 @@ func (d *device) again() error {
 	if gone {
 		d.poke() // its goroutine ends, too
 	}
-	return err
+	if gone || err != nil {
+		return err
+	}
+	if v, err = d.look(); err != nil {
+		return err
+	}
+	if v.backend == abi.XenbusConnected && !v.connected {
+		return fmt.Errorf("its rings can not be taken up again while its front end is in state %s", v.frontend)
+	}
+	return nil
 }
 
 // settleLocked is settle with d.mu held.

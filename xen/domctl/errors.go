@@ -69,16 +69,20 @@ func (c *Client) err(op string, dom abi.DomID, errno syscall.Errno) error {
 	e := &Error{Op: op, Dom: dom, Errno: errno}
 	switch {
 	case errno == syscall.EACCES && strings.HasPrefix(op, "domctl "):
-		// do_domctl() compares the version before anything else; XSM answers so, too.
-		e.Hint = fmt.Sprintf("this program speaks domctl interface %#x (Xen 4.19 and 4.20): the running Xen another one, or its security policy does not allow it (xl dmesg)",
-			abi.DomctlInterfaceVersion)
+		e.Hint = notAllowed("domctl", abi.DomctlInterfaceVersion, "Xen 4.19 and 4.20")
 	case errno == syscall.EACCES && strings.HasPrefix(op, "sysctl "):
-		e.Hint = fmt.Sprintf("this program speaks sysctl interface %#x (Xen 4.17 to 4.20): the running Xen another one, or its security policy does not allow it (xl dmesg)",
-			abi.SysctlInterfaceVersion)
+		e.Hint = notAllowed("sysctl", abi.SysctlInterfaceVersion, "Xen 4.17 to 4.20")
 	case errno == syscall.ESRCH:
 		e.Hint = "there is no such domain (xl list)"
 	case errno == syscall.EPERM:
 		e.Hint = "the calling domain is not privileged"
 	}
 	return e
+}
+
+// notAllowed explains EACCES: do_domctl() and do_sysctl() compare the version before
+// anything else, and XSM answers so, too.
+func notAllowed(hypercall string, version uint32, releases string) string {
+	return fmt.Sprintf("this program speaks %s interface %#x (%s): the running Xen another one, or its security policy does not allow it (xl dmesg)",
+		hypercall, version, releases)
 }
